@@ -1,0 +1,7 @@
+//! tidings: a real-time notification gateway beside one Postgres.
+//!
+//! The modules stand in the order in which an event travels; follow them down.
+
+#![forbid(unsafe_code)]
+
+pub mod postgres;

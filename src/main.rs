@@ -1,0 +1,3 @@
+//! The process: command line, logs, runtime, exit code.
+
+fn main() {}

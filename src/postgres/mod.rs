@@ -1,0 +1,1 @@
+//! What tidings says to Postgres and hears from it: one file for each act of that conversation.
