@@ -5,4 +5,9 @@
 #![forbid(unsafe_code)]
 
 pub mod cursor;
+pub mod event;
+pub mod frame;
+pub mod hub;
+pub mod metrics;
 pub mod postgres;
+pub mod topic;
