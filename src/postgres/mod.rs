@@ -1,1 +1,15 @@
 //! What tidings says to Postgres and hears from it: one file for each act of that conversation.
+
+pub(crate) mod backoff;
+pub mod bell;
+pub mod connect;
+pub mod history;
+pub mod listener;
+pub mod page;
+pub mod tail;
+
+pub use bell::Bell;
+pub use connect::{ConnectError, Database, Session};
+pub use listener::{Listener, Message};
+pub use page::{Head, Page};
+pub use tail::Tail;
