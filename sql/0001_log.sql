@@ -24,16 +24,16 @@ create table tidings.event (
     -- A partitioned table can only be unique together with its partition key.
     constraint event_pkey primary key (id, created_at),
     -- An infinite time belongs to no day and has no anchor tag.
-    constraint event_created_at check (isfinite(created_at)),
-    constraint event_topic check (
+    constraint event_created_at_finite check (isfinite(created_at)),
+    constraint event_topic_form check (
         topic ~ '^[A-Za-z0-9_.:/@=+~|%-]+$' collate "C" and octet_length(topic) <= 255
     ),
     -- `tidings.` is the gateway's own; the three words are EventSource's own.
-    constraint event_type check (
+    constraint event_type_form check (
         type ~ '^[A-Za-z0-9_.:@=+~|%-]+$' collate "C" and octet_length(type) <= 64
         and not starts_with(type, 'tidings.') and type not in ('error', 'open', 'message')
     ),
-    constraint event_data check (bytes <= 262144)
+    constraint event_data_size check (bytes <= 262144)
 ) partition by range (created_at);
 
 alter sequence tidings.event_id owned by tidings.event.id;
@@ -80,7 +80,7 @@ create table tidings.key (
     id         bigint      not null,
     created_at timestamptz not null,
     constraint key_pkey primary key (topic, key),
-    constraint key_key check (key <> '' and char_length(key) <= 255)
+    constraint key_key_size check (key <> '' and char_length(key) <= 255)
 );
 -- Trimming takes the oldest.
 create index key_created_at on tidings.key (created_at);
@@ -91,7 +91,7 @@ create table tidings.state (
     pattern text not null,
     source  text not null,
     constraint state_pkey primary key (pattern),
-    constraint state_pattern check (
+    constraint state_pattern_form check (
         pattern ~ '^[A-Za-z0-9_.:/@=+~|%-]*[*]?$' collate "C" and pattern <> ''
         and octet_length(pattern) <= 255
     )

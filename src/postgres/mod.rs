@@ -5,7 +5,9 @@ pub mod bell;
 pub mod connect;
 pub mod history;
 pub mod listener;
+pub mod migrate;
 pub mod page;
+pub mod partitions;
 pub mod tail;
 
 pub use bell::Bell;
