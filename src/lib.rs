@@ -4,10 +4,22 @@
 
 #![forbid(unsafe_code)]
 
+// Plain data, without I/O.
+pub mod channel;
 pub mod cursor;
 pub mod event;
 pub mod frame;
-pub mod hub;
-pub mod metrics;
-pub mod postgres;
 pub mod topic;
+
+// The way of an event: out of Postgres, through the hub, joined by the relay.
+pub mod postgres;
+pub mod hub;
+pub mod relay;
+
+// The door: who is calling, and what is asked.
+pub mod auth;
+
+// The process around it.
+pub mod config;
+pub mod dev;
+pub mod metrics;
