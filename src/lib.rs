@@ -5,5 +5,7 @@
 #![forbid(unsafe_code)]
 
 pub mod auth;
+pub mod channel;
+pub mod config;
 pub mod postgres;
 pub mod topic;

@@ -38,6 +38,7 @@ const PLACEHOLDERS: [&str; 14] = [
 ];
 
 /// One key with the only algorithm that it serves.
+#[derive(Clone)]
 pub(crate) struct Key {
     kid: Option<String>,
     algorithm: Algorithm,
@@ -68,6 +69,7 @@ impl Key {
 }
 
 /// The keys of a gateway, all from one source.
+#[derive(Clone)]
 pub struct Keys {
     keys: Vec<Key>,
     /// Whether these are public keys of an issuer that signs for others too: then the audience of

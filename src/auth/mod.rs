@@ -32,7 +32,7 @@ pub use ticket::{OPENS_FOR, TICKET_BYTES_MAX};
 pub use token::{LEEWAY, TOKEN_BYTES_MAX};
 
 /// What the operator decided about tokens. Plain data; [`Authority::new`] judges it.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct AuthSettings {
     /// The keys of tokens; without any, only public topics can be read.
     pub keys: Option<Keys>,
@@ -231,7 +231,12 @@ impl Authority {
 
 impl AuthSettings {
     /// Everything that is wrong with these settings, in the operator's words.
-    pub fn faults(&self) -> Vec<String> {
+    fn faults(&self) -> Vec<String> {
+        [self.key_faults(), self.name_faults()].concat()
+    }
+
+    /// What is wrong with the keys, given the other settings.
+    pub(crate) fn key_faults(&self) -> Vec<String> {
         let mut faults = Vec::new();
         match &self.keys {
             None if self.public_topics.is_empty() => faults.push(
@@ -246,6 +251,12 @@ impl AuthSettings {
             ),
             _ => {}
         }
+        faults
+    }
+
+    /// What is wrong with the names of claims and cookie.
+    pub(crate) fn name_faults(&self) -> Vec<String> {
+        let mut faults = Vec::new();
         let pointers = [
             &self.claims.topics,
             &self.claims.publish,
