@@ -58,7 +58,11 @@ pub(crate) struct Out {
 
 impl Out {
     /// Hands a block out; `position` is what its reader holds then.
-    pub(crate) async fn send(&self, block: Bytes, position: Option<Position>) -> Result<(), Refused> {
+    pub(crate) async fn send(
+        &self,
+        block: Bytes,
+        position: Option<Position>,
+    ) -> Result<(), Refused> {
         let sent = self.blocks.send((block, position)).await;
         sent.map_err(|_| Refused::Gone)
     }
@@ -206,12 +210,14 @@ async fn open(
     }
     if let Some(reason) = refused {
         relay.metrics.reset(reason);
-        out.send(frame::reset(reason, brought.as_deref()), None).await?;
+        out.send(frame::reset(reason, brought.as_deref()), None)
+            .await?;
     }
     let resumed = cursor.is_some() && refused.is_none();
     let json = ready_json(&request, resumed, replayed);
     let Attached { text, .. } = attached;
-    out.send(frame::ready(text.as_deref(), &json), text.clone()).await?;
+    out.send(frame::ready(text.as_deref(), &json), text.clone())
+        .await?;
     Ok(text)
 }
 
@@ -222,7 +228,8 @@ async fn bye(
     position: Option<Position>,
 ) -> Result<Option<Position>, Refused> {
     relay.metrics.bye(reason);
-    out.send(frame::bye(reason, position.as_deref()), None).await?;
+    out.send(frame::bye(reason, position.as_deref()), None)
+        .await?;
     Err(Refused::Bye(reason))
 }
 

@@ -263,7 +263,9 @@ impl Look {
         if rows > 0 {
             self.metrics.rows_per_look.observe(rows as f64);
             if let Some(rung) = rung {
-                self.metrics.bell_to_hub.observe(rung.elapsed().as_secs_f64());
+                self.metrics
+                    .bell_to_hub
+                    .observe(rung.elapsed().as_secs_f64());
             }
         }
         for arrival in arrived {

@@ -114,13 +114,13 @@ impl Replay<'_> {
         target: &Cursor,
         begun: bool,
     ) -> Result<Page, Refused> {
-        let rows = self.relay.bounds.replay_events as i64;
-        let page = self
-            .held(async || {
-                let client = self.relay.pool.get().await?;
-                Ok(history::page(&**client, self.topics, leg, after, rows, (cursor, target)).await?)
-            })
-            .await?;
+        let deadline = self.deadline();
+        let page = loop {
+            match self.ask_page(leg, after, cursor, target).await {
+                Ok(page) => break page,
+                Err(failure) => failure.pass_or_wait(deadline).await?,
+            }
+        };
         match cursor.standing(&page.head.floor, page.head.anchor) {
             Standing::Served => {}
             // What was sent so far is held by the client; its next cursor meets the reset.
@@ -135,35 +135,41 @@ impl Replay<'_> {
         Ok(page)
     }
 
+    async fn ask_page(
+        &self,
+        leg: &Leg,
+        after: i64,
+        cursor: &Cursor,
+        target: &Cursor,
+    ) -> Result<Page, Failure> {
+        let rows = self.relay.bounds.replay_events as i64;
+        let client = self.relay.pool.get().await?;
+        let ends = (cursor, target);
+        Ok(history::page(&client, self.topics, leg, after, rows, ends).await?)
+    }
+
     async fn refuse_too_far(&self, legs: &[Leg]) -> Result<(), Refused> {
         let most = self.relay.bounds.replay_events as i64;
-        let missed = self
-            .held(async || {
-                let client = self.relay.pool.get().await?;
-                Ok(history::missed(&**client, self.topics, legs, most).await?)
-            })
-            .await?;
+        let deadline = self.deadline();
+        let missed = loop {
+            match self.ask_missed(legs, most).await {
+                Ok(missed) => break missed,
+                Err(failure) => failure.pass_or_wait(deadline).await?,
+            }
+        };
         if missed > most {
             return Err(Refused::Reset(Reset::TooFar));
         }
         Ok(())
     }
 
-    /// Asks the database, again for a while when it is away. Nothing of an answer that failed has
-    /// been handed on, so asking again is safe.
-    async fn held<T>(&self, ask: impl AsyncFn() -> Result<T, Failure>) -> Result<T, Refused> {
-        let deadline = Instant::now() + self.relay.bounds.hold;
-        loop {
-            match ask().await {
-                Ok(answer) => return Ok(answer),
-                Err(Failure::Busy) => return Err(Refused::Bye(Bye::Overload)),
-                Err(Failure::Away(error)) if Instant::now() + AGAIN > deadline => {
-                    tracing::warn!(%error, "a stream could not be replayed: the database is away");
-                    return Err(Refused::Bye(Bye::Unavailable));
-                }
-                Err(Failure::Away(_)) => tokio::time::sleep(AGAIN).await,
-            }
-        }
+    async fn ask_missed(&self, legs: &[Leg], most: i64) -> Result<i64, Failure> {
+        let client = self.relay.pool.get().await?;
+        Ok(history::missed(&client, self.topics, legs, most).await?)
+    }
+
+    fn deadline(&self) -> Instant {
+        Instant::now() + self.relay.bounds.hold
     }
 }
 
@@ -173,6 +179,24 @@ enum Failure {
     Busy,
     /// It is not there.
     Away(String),
+}
+
+impl Failure {
+    /// Waits before the database is asked again, or says how the stream ends. Nothing of an answer
+    /// that failed has been handed on, so asking again is safe.
+    async fn pass_or_wait(self, deadline: Instant) -> Result<(), Refused> {
+        match self {
+            Self::Busy => Err(Refused::Bye(Bye::Overload)),
+            Self::Away(error) if Instant::now() + AGAIN > deadline => {
+                tracing::warn!(%error, "a stream could not be replayed: the database is away");
+                Err(Refused::Bye(Bye::Unavailable))
+            }
+            Self::Away(_) => {
+                tokio::time::sleep(AGAIN).await;
+                Ok(())
+            }
+        }
+    }
 }
 
 impl From<PoolError> for Failure {

@@ -68,9 +68,14 @@ impl Signals {
         if message.channel == CHANNEL {
             return read_signal(&message.payload);
         }
-        let rule = self.rules.iter().find(|rule| rule.channel() == message.channel);
+        let rule = self
+            .rules
+            .iter()
+            .find(|rule| rule.channel() == message.channel);
         let rule = rule.ok_or("no rule for this channel")?;
-        let mapped = rule.apply(&message.payload).map_err(|error| error.to_string())?;
+        let mapped = rule
+            .apply(&message.payload)
+            .map_err(|error| error.to_string())?;
         let now = SystemTime::now().duration_since(UNIX_EPOCH);
         let at = rfc3339(now.map_or(0, |since| since.as_micros() as i64));
         let json = json(&mapped.topic, &mapped.kind, &at, &mapped.data);

@@ -60,7 +60,9 @@ impl Turns {
     }
 }
 
-fn granted<E, F>(permit: Result<Result<OwnedSemaphorePermit, E>, F>) -> Result<OwnedSemaphorePermit, Busy> {
+fn granted<E, F>(
+    permit: Result<Result<OwnedSemaphorePermit, E>, F>,
+) -> Result<OwnedSemaphorePermit, Busy> {
     permit.map_err(|_| Busy)?.map_err(|_| Busy)
 }
 
