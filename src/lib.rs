@@ -7,5 +7,6 @@
 pub mod auth;
 pub mod channel;
 pub mod config;
+pub mod http;
 pub mod postgres;
 pub mod topic;
