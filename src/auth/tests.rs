@@ -516,6 +516,15 @@ fn a_pem_that_is_not_a_public_key_is_refused() {
         let fault = Keys::pem(bad).unwrap_err();
         assert!(fault.contains(hint), "{fault}");
     }
+    // 1,024 bits, by openssl genrsa.
+    let short = pem(&STANDARD
+        .decode(concat!(
+            "MIGfMA0GCSqGSIb3DQEBAQUAA4GNADCBiQKBgQC7Z2yikeZZPCD5BgXmI52ngYWLovvlbq7P",
+            "RWd+lNuC6iGF+SLOscUEBZF6l2O4aVyWGwesEcJrMtF12KXmPZow1PkGF4Zggo81eWqHp4wA",
+            "RptWFQpkHuwR425DiKLUZFTrbPdjYukU6pUS6OD+sInSR0iR3CSzqhz69l1TtbyZewIDAQAB",
+        ))
+        .unwrap());
+    assert!(Keys::pem(&short).unwrap_err().contains("2048 bits"));
     let p384 = EcdsaKeyPair::generate(&signature::ECDSA_P384_SHA384_FIXED_SIGNING).unwrap();
     assert!(Keys::pem(&pem(p384.public_key().as_der().unwrap().as_ref())).is_err());
     let koblitz = EcdsaKeyPair::generate(&signature::ECDSA_P256K1_SHA256_FIXED_SIGNING).unwrap();

@@ -67,11 +67,14 @@ pub enum MigrateMode {
 }
 
 impl ServeArgs {
-    /// The settings that the environment gives when there are no flags.
-    pub fn from_environment() -> Result<ServeArgs, clap::Error> {
+    /// The settings that these flags give, above the environment: for who starts a gateway from
+    /// inside the program.
+    pub fn from_flags<'a>(
+        flags: impl IntoIterator<Item = &'a str>,
+    ) -> Result<ServeArgs, clap::Error> {
         let command = ServeArgs::augment_args(clap::Command::new("tidings"));
-        let matches = command.try_get_matches_from(["tidings"])?;
-        ServeArgs::from_arg_matches(&matches)
+        let line = std::iter::once("tidings").chain(flags);
+        ServeArgs::from_arg_matches(&command.try_get_matches_from(line)?)
     }
 
     /// Reads everything, or says everything that is wrong.

@@ -246,3 +246,17 @@ fn every_flag_has_its_variable_and_no_secret_is_shown() {
         assert!(arg.get_help().is_some(), "{flag}");
     }
 }
+
+#[test]
+fn a_program_may_give_flags_too() {
+    let retention = |flags: &[&str]| {
+        let needed = [
+            "--database-url=postgres://localhost/x",
+            "--public-topics=news",
+        ];
+        let args = ServeArgs::from_flags(needed.into_iter().chain(flags.iter().copied()));
+        args.unwrap().into_config().unwrap().retention
+    };
+    assert_eq!(retention(&["--retention=3 days"]), 3 * DAY);
+    assert!(ServeArgs::from_flags(["--no-such-flag"]).is_err());
+}
