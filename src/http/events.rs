@@ -46,7 +46,10 @@ pub(crate) fn events(
     }
     let client = address::client(peer.ip(), &request.headers, &app.trusted_proxies);
     let (guest, label): (Guest, Arc<str>) = match identity.user() {
-        Some(user) => (Guest::User(user.into()), format!("{user} at {client}").into()),
+        Some(user) => (
+            Guest::User(user.into()),
+            format!("{user} at {client}").into(),
+        ),
         None => {
             let key = address::limit_key(client).to_string();
             (Guest::Address(key.into()), client.to_string().into())
@@ -99,8 +102,9 @@ pub(crate) fn choose_topics(
     if asked.is_empty() {
         return Err(Problem::NoTopic);
     }
-    let (topics, denied): (Vec<Topic>, Vec<Topic>) =
-        asked.into_iter().partition(|topic| identity.may_read(topic));
+    let (topics, denied): (Vec<Topic>, Vec<Topic>) = asked
+        .into_iter()
+        .partition(|topic| identity.may_read(topic));
     if topics.is_empty() {
         return Err(Problem::TopicsForbidden);
     }

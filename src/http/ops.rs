@@ -36,7 +36,11 @@ pub struct Ops {
 }
 
 impl Handler for Ops {
-    async fn handle(self: Arc<Self>, _peer: SocketAddr, request: Request<Incoming>) -> Response<Body> {
+    async fn handle(
+        self: Arc<Self>,
+        _peer: SocketAddr,
+        request: Request<Incoming>,
+    ) -> Response<Body> {
         if !matches!(*request.method(), Method::GET | Method::HEAD) {
             return plain(Problem::MethodNotAllowed("GET, HEAD").into_response());
         }

@@ -11,7 +11,10 @@ pub(crate) struct Query(Vec<(String, String)>);
 impl Query {
     /// Reads a query; `None` is the empty one.
     pub(crate) fn parse(query: Option<&str>) -> Result<Self, Problem> {
-        let pairs = query.unwrap_or("").split('&').filter(|pair| !pair.is_empty());
+        let pairs = query
+            .unwrap_or("")
+            .split('&')
+            .filter(|pair| !pair.is_empty());
         let decoded = pairs.map(|pair| {
             let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
             Some((decode(name)?, decode(value)?))

@@ -3,15 +3,17 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use bytes::Bytes;
+use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper::{Method, Request, Response};
 use ipnet::IpNet;
 
 use super::accept::Handler;
 use super::body::Body;
+use super::cors;
 use super::events::{events, plain};
 use super::problem::Problem;
-use super::cors;
 use crate::auth::{Authority, Origins};
 use crate::hub::Directory;
 use crate::metrics::Metrics;
@@ -23,6 +25,9 @@ pub struct Limits {
     /// Topics of one stream.
     pub topics_per_stream: usize,
 }
+
+/// Answers what the gateway has no route for, given method and path; `None` is a 404.
+pub type Pages = Arc<dyn Fn(&Method, &str) -> Option<Response<Full<Bytes>>> + Send + Sync>;
 
 /// Everything that answers clients.
 pub struct App {
@@ -40,14 +45,24 @@ pub struct App {
     pub metrics: Arc<Metrics>,
     /// Bounds.
     pub limits: Limits,
+    /// Pages beside the interface.
+    pub pages: Option<Pages>,
 }
 
 impl Handler for App {
-    async fn handle(self: Arc<Self>, peer: SocketAddr, request: Request<Incoming>) -> Response<Body> {
+    async fn handle(
+        self: Arc<Self>,
+        peer: SocketAddr,
+        request: Request<Incoming>,
+    ) -> Response<Body> {
         let (request, _body) = request.into_parts();
         let methods = match request.uri.path() {
             "/v1/events" => "GET, HEAD, POST, OPTIONS",
-            _ => return plain(Problem::NotFound.into_response()),
+            path => {
+                let page = self.pages.as_ref();
+                let page = page.and_then(|pages| pages(&request.method, path));
+                return plain(page.unwrap_or_else(|| Problem::NotFound.into_response()));
+            }
         };
         if request.method == Method::OPTIONS {
             return plain(cors::preflight(&self.origins, &request.headers, methods));

@@ -9,6 +9,7 @@ pub mod migrate;
 pub mod page;
 pub mod partitions;
 pub mod tail;
+pub mod tickets;
 
 pub use bell::Bell;
 pub use connect::{ConnectError, Database, Session};
