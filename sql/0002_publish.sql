@@ -1,0 +1,180 @@
+-- Publishing: one row in the caller's transaction, and the doorbell that wakes the gateway.
+
+-- Raises what is wrong with a topic or a type, with a hint; returns when nothing is.
+-- The table has the same bounds as constraints; these are the words for people.
+create function tidings.refuse(topic text, type text) returns void
+language plpgsql immutable parallel safe
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    if topic is null or topic = '' then
+        raise exception 'tidings: the topic is %', case when topic is null then 'null' else 'empty' end
+            using errcode = '22023', hint = 'A topic names what an event is about, for example user:42.';
+    elsif octet_length(topic) > 255 then
+        raise exception 'tidings: the topic is % bytes long', octet_length(topic)
+            using errcode = '22023', hint = 'A topic has 1 to 255 characters.';
+    elsif topic !~ '^[A-Za-z0-9_.:/@=+~|%-]+$' collate "C" then
+        raise exception 'tidings: the topic % contains a character that topics may not have', quote_literal(topic)
+            using errcode = '22023', hint = 'A topic is made of A-Z a-z 0-9 _ . : / @ = + ~ | % -. '
+                'tidings.user_topic(sub) percent-encodes whatever else a user name has.';
+    elsif type is null or type = '' then
+        raise exception 'tidings: the type is %', case when type is null then 'null' else 'empty' end
+            using errcode = '22023', hint = 'A type names what happened, for example payment.settled.';
+    elsif octet_length(type) > 64 then
+        raise exception 'tidings: the type is % bytes long', octet_length(type)
+            using errcode = '22023', hint = 'A type has 1 to 64 characters.';
+    elsif type !~ '^[A-Za-z0-9_.:@=+~|%-]+$' collate "C" then
+        raise exception 'tidings: the type % contains a character that types may not have', quote_literal(type)
+            using errcode = '22023', hint = 'A type is made of A-Z a-z 0-9 _ . : @ = + ~ | % - (no slash).';
+    elsif starts_with(type, 'tidings.') then
+        raise exception 'tidings: the type % begins with "tidings."', quote_literal(type)
+            using errcode = '22023', hint = 'That prefix is the gateway''s own: choose another.';
+    elsif type in ('error', 'open', 'message') then
+        raise exception 'tidings: the type % is an event of EventSource itself', quote_literal(type)
+            using errcode = '22023', hint = 'error, open and message are reserved: say what happened, for example payment.failed.';
+    end if;
+end
+$$;
+
+-- Publishes one event in the caller's transaction and returns its id. In any isolation level.
+-- With a key, a second publish of the same (topic, key) returns the first one's id and publishes
+-- nothing; it waits for an open publisher of the same key. Under REPEATABLE READ or stricter, one that
+-- committed after this snapshot cannot be seen, and Postgres says so with 40001.
+create function tidings.publish(topic text, type text, data jsonb default 'null', key text default null)
+returns bigint
+language plpgsql security definer
+set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_variable
+declare
+    -- A missing value is JSON null: `publish('a', 'b', null)` means no data and not no event.
+    payload constant jsonb := coalesce(data, 'null');
+    event bigint;
+    moment timestamptz;
+begin
+    perform tidings.refuse(topic, type);
+    if octet_length(payload::text) > 262144 then
+        raise exception 'tidings: the data is % bytes long as text', octet_length(payload::text)
+            using errcode = '22023', hint = 'At most 262144 bytes: publish what changed and let the reader fetch the rest '
+                '(tidings.watch takes the columns to publish).';
+    end if;
+
+    if key is null then
+        insert into tidings.event (topic, type, data) values (topic, type, payload) returning id into event;
+        return event;
+    end if;
+
+    if key = '' or char_length(key) > 255 then
+        raise exception 'tidings: the key has % characters', char_length(key)
+            using errcode = '22023', hint = 'A key has 1 to 255 characters; null means none.';
+    end if;
+    loop
+        -- Looking first costs a repeated key neither an id nor a dead row.
+        select k.id into event from tidings.key k where k.topic = publish.topic and k.key = publish.key;
+        if found then
+            return event;
+        end if;
+        insert into tidings.key as k (topic, key, id, created_at)
+        values (topic, key, nextval('tidings.event_id'), clock_timestamp())
+        on conflict on constraint key_pkey do nothing
+        returning k.id, k.created_at into event, moment;
+        if found then
+            insert into tidings.event (id, created_at, topic, type, data) values (event, moment, topic, type, payload);
+            return event;
+        end if;
+        -- Somebody else's publish of this key committed in between: read it, or, if it has been
+        -- trimmed since, try again.
+    end loop;
+end
+$$;
+
+-- The doorbell carries nothing and may be lost: the gateway looks once a second anyhow.
+create function tidings.ring() returns trigger
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    perform pg_notify('tidings', '');
+    return null;
+end
+$$;
+
+-- A notifying commit takes a lock of the whole cluster across its WAL flush, so no bell is rung while a
+-- gateway is awake, that is, while one holds the advisory lock 8386654097862812519 exclusively and looks by itself.
+-- That number stands here and in the gateway. Lock and unlock are one expression, because a cancel between two
+-- statements would leave the lock with the writer. `set local tidings.bell = off` is for transactions that will be
+-- PREPAREd, which must not notify. As a WHEN clause, the test spares a silent bell the function call.
+create trigger ring after insert on tidings.event for each statement
+when (
+    case
+        when current_setting('tidings.bell', true) = 'off' then false
+        when pg_try_advisory_lock_shared(8386654097862812519) then pg_advisory_unlock_shared(8386654097862812519)
+        else false
+    end
+)
+execute function tidings.ring();
+
+-- Sends an ephemeral message: it lives in the NOTIFY payload only, reaches whoever listens at the
+-- commit, has no cursor and is never replayed.
+create function tidings.signal(topic text, type text, data jsonb default 'null') returns void
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    payload text;
+begin
+    perform tidings.refuse(topic, type);
+    payload := format(
+        '{"signal":true,"topic":%s,"type":%s,"at":"%s","data":%s}',
+        to_json(topic), to_json(type),
+        to_char(clock_timestamp() at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'),
+        coalesce(data, 'null')
+    );
+    if octet_length(payload) >= 8000 then
+        raise exception 'tidings: the signal is % bytes long', octet_length(payload)
+            using errcode = '22023', hint = 'A signal must stay below 8000 bytes, all told: use tidings.publish, whose data may be larger.';
+    end if;
+    perform pg_notify('tidings', payload);
+end
+$$;
+
+-- Writes foreign text as a part of a topic: every byte outside the alphabet becomes %XX, and so do `%`, because
+-- `a%20b` and `a b` must not meet in one topic, and `/`, because it ends a tenant. So the mapping is one to one.
+create function tidings.escape(value text) returns text
+language sql immutable strict parallel safe
+set search_path = pg_catalog, pg_temp
+as $$
+    select case when value ~ '^[A-Za-z0-9_.:@=+~|-]*$' collate "C" then value else (
+        select string_agg(
+            case
+                when byte < 128 and chr(byte) ~ '[A-Za-z0-9_.:@=+~|-]' collate "C" then chr(byte)
+                else '%' || lpad(upper(to_hex(byte)), 2, '0')
+            end, '' order by n)
+        from (select n, get_byte(convert_to(value, 'UTF8'), n) as byte
+              from generate_series(0, octet_length(convert_to(value, 'UTF8')) - 1) as n) as bytes
+    ) end
+$$;
+
+-- The own topic of a token's user, exactly as the gateway derives it.
+create function tidings.user_topic(sub text, tenant text default null) returns text
+language plpgsql immutable parallel safe
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    topic text;
+begin
+    if sub is null or sub = '' then
+        raise exception 'tidings: the user is %', case when sub is null then 'null' else 'empty' end
+            using errcode = '22023', hint = 'Pass what the user''s token has as sub.';
+    elsif tenant = '' or tenant !~ '^[A-Za-z0-9_.:@=+~|%-]+$' collate "C" then
+        raise exception 'tidings: % is not a tenant', quote_literal(tenant)
+            using errcode = '22023', hint = 'A tenant is made of A-Z a-z 0-9 _ . : @ = + ~ | % - (no slash); null means none.';
+    end if;
+    topic := coalesce(tenant || '/', '') || 'user:' || tidings.escape(sub);
+    if octet_length(topic) > 255 then
+        raise exception 'tidings: the topic of this user would be % bytes long', octet_length(topic)
+            using errcode = '22023', hint = 'A topic has at most 255 characters, and every byte outside its alphabet takes three.';
+    end if;
+    return topic;
+end
+$$;

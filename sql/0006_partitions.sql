@@ -1,0 +1,284 @@
+-- Days: making room for events, and taking away the oldest.
+--
+-- Each function may be called by the gateway's role, which owns no table. Strong locks are asked for
+-- under a lock_timeout of 50 ms, so that whoever queues behind the request waits no longer than that, and
+-- are released at the end of a short transaction: call them outside of larger ones. A lock that was
+-- not to be had raises lock_not_available (55P03); nothing has been done then, and the next try may be lucky.
+
+-- The partitions that stand for days, oldest first. Days begin and end in UTC.
+create view tidings.day as
+select c.oid::regclass as leaf,
+       d.day,
+       d.day::timestamp at time zone 'UTC' as starts,
+       (d.day + 1)::timestamp at time zone 'UTC' as ends
+from pg_inherits i
+join pg_class c on c.oid = i.inhrelid
+cross join lateral (select to_date(right(c.relname, 8), 'YYYYMMDD') as day) as d
+where i.inhparent = 'tidings.event'::regclass and c.relname ~ '^event_[0-9]{8}$'
+order by d.day;
+
+-- Refuses isolation levels in which a statement would not see what was committed before it got its lock.
+create function tidings.require_read_committed() returns void
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    if current_setting('transaction_isolation') in ('repeatable read', 'serializable') then
+        raise exception 'tidings: partitions cannot be changed in a % transaction', current_setting('transaction_isolation')
+            using errcode = '25001', hint = 'Call this in a READ COMMITTED transaction: its snapshot must be newer than its locks.';
+    end if;
+end
+$$;
+
+-- Makes the partition of a day, if there is none, and returns whether it did.
+-- CREATE … LIKE and ATTACH lock the table itself only against other maintenance, while
+-- CREATE … PARTITION OF would wait for every open publisher, and all others behind it.
+-- Events of that day which wait in the default partition are moved, with their ids and xids. That holds up readers,
+-- and writers when the day is today, so no more than `at_most` are moved: a day that has
+-- more stays in the default, where it is read and trimmed as well as elsewhere.
+create function tidings.add_partition(day date, at_most integer default 5000) returns boolean
+language plpgsql security definer
+set search_path = pg_catalog, pg_temp
+set lock_timeout = '50ms'
+as $$
+declare
+    leaf constant text := 'event_' || to_char(day, 'YYYYMMDD');
+    starts constant timestamptz := day::timestamp at time zone 'UTC';
+    ends constant timestamptz := (day + 1)::timestamp at time zone 'UTC';
+    waiting bigint;
+begin
+    perform tidings.require_read_committed();
+    if to_regclass('tidings.' || leaf) is not null then
+        return false;
+    end if;
+    -- Asked without a strong lock first, so that a full default partition costs nobody anything.
+    select count(*) into waiting
+    from (select from tidings.event_default d where d.created_at >= starts and d.created_at < ends limit at_most + 1) as rows_of_day;
+    if waiting > at_most then
+        return false;
+    end if;
+
+    execute format(
+        'create table tidings.%I (like tidings.event including defaults including generated including constraints including indexes including storage)',
+        leaf
+    );
+    -- ATTACH takes this lock in any case. Taking it first means that nobody can
+    -- put in another event of that day between the move and the attachment.
+    lock table tidings.event_default in access exclusive mode;
+    if exists (select from tidings.event_default d where d.created_at >= starts and d.created_at < ends) then
+        execute format(
+            'insert into tidings.%I (id, xid, created_at, topic, type, data)
+             select id, xid, created_at, topic, type, data from tidings.event_default where created_at >= %L and created_at < %L',
+            leaf, starts, ends
+        );
+        delete from tidings.event_default d where d.created_at >= starts and d.created_at < ends;
+    end if;
+    execute format('alter table tidings.event attach partition tidings.%I for values from (%L) to (%L)', leaf, starts, ends);
+    return true;
+end
+$$;
+
+-- Forgets the oldest of the keys that are older than `keep`, at most so many, and returns how many.
+create function tidings.trim_keys(keep interval, at_most integer) returns bigint
+language plpgsql security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    forgotten bigint;
+begin
+    delete from tidings.key k
+    using (
+        select o.topic, o.key from tidings.key o
+        where o.created_at < date_trunc('day', clock_timestamp() - keep, 'UTC')
+        order by o.created_at
+        limit at_most
+        for update skip locked
+    ) as old
+    where k.topic = old.topic and k.key = old.key;
+    get diagnostics forgotten = row_count;
+    return forgotten;
+end
+$$;
+
+-- Takes away all events of days that ended longer ago than `keep`, with their keys, and returns how many
+-- partitions were emptied. Records in tidings.floor what is gone, so that a cursor which had not seen it learns so.
+-- A partition that cannot be locked at once (an open publisher has written there, a dump reads it) is left for the next time;
+-- if that is true of all that are due, 55P03 is raised. The newest event is never taken away.
+create function tidings.trim(keep interval) returns bigint
+language plpgsql security definer
+set search_path = pg_catalog, pg_temp
+set lock_timeout = '50ms'
+as $$
+declare
+    -- The days before this moment may go.
+    cutoff constant timestamptz := date_trunc('day', clock_timestamp() - keep, 'UTC');
+    newest bigint;
+    candidate record;
+    locked regclass[] := '{}';
+    held_up bigint := 0;
+    leaf regclass;
+    highest record;
+    snapshot pg_snapshot;
+    lowest tidings.floor;
+begin
+    perform tidings.require_read_committed();
+    if keep is null or cutoff > date_trunc('day', clock_timestamp(), 'UTC') then
+        raise exception 'tidings: % cannot be kept', coalesce(quote_literal(keep::text), 'null')
+            using errcode = '22023', hint = 'Pass how long events are kept, for example interval ''7 days''.';
+    end if;
+    -- Before any lock, since many keys take a while.
+    perform tidings.trim_keys(keep, null);
+    -- One at a time; who comes second reads the floor that the first has left.
+    select f.* into lowest from tidings.floor f for update;
+
+    for candidate in
+        select d.leaf from tidings.day d where d.ends <= cutoff
+        union all
+        select 'tidings.event_default'
+        where (select max(e.created_at) from tidings.event_default e) < cutoff
+    loop
+        execute format('select id from %s limit 1', candidate.leaf) into highest;
+        if highest.id is null then
+            continue;
+        end if;
+        begin
+            -- Only the first is waited for: while one is held, readers of the log wait.
+            execute format('lock table %s in access exclusive mode %s', candidate.leaf, case when locked <> '{}' then 'nowait' end);
+            locked := locked || candidate.leaf::regclass;
+        exception when lock_not_available then
+            held_up := held_up + 1;
+        end;
+    end loop;
+    if held_up > 0 and locked = '{}' then
+        raise exception 'tidings: % partitions are due, and all of them are in use', held_up
+            using errcode = '55P03', hint = 'Try again later. A transaction that has written there days ago is still open, or a dump runs.';
+    end if;
+
+    -- These statements begin after the locks were granted, so that they, and the snapshot recorded, see all that these
+    -- partitions will ever have held.
+    snapshot := pg_current_snapshot();
+    select e.id into newest from tidings.event e order by e.id desc limit 1;
+    foreach leaf in array locked loop
+        if leaf = 'tidings.event_default'::regclass and (select max(e.created_at) from tidings.event_default e) >= cutoff then
+            locked := array_remove(locked, leaf);
+            continue;
+        end if;
+        execute format('select id, tidings.tag(id, xid, created_at) as tag, (select max(xid) from %1$s) as xid from %1$s order by id desc limit 1', leaf) into highest;
+        if highest.id is null or highest.id = newest then
+            locked := array_remove(locked, leaf);
+            continue;
+        end if;
+        if highest.id > lowest.id then
+            lowest.id := highest.id;
+            lowest.tag := highest.tag;
+        end if;
+        if highest.xid > lowest.xid then
+            lowest.xid := highest.xid;
+        end if;
+    end loop;
+    if locked <> '{}' then
+        update tidings.floor f set snapshot = trim.snapshot, xid = lowest.xid, id = lowest.id, tag = lowest.tag;
+        foreach leaf in array locked loop
+            execute format('truncate %s', leaf);
+        end loop;
+    end if;
+    return cardinality(locked);
+end
+$$;
+
+-- Drops partitions of past days that are empty, and returns how many.
+-- That takes the strongest lock on the whole table, behind which every publisher would queue: it is taken when it
+-- is free at this moment, and otherwise not waited for, unless more than a week's worth has piled up.
+create function tidings.drop_empty() returns bigint
+language plpgsql security definer
+set search_path = pg_catalog, pg_temp
+set lock_timeout = '50ms'
+as $$
+declare
+    candidate regclass;
+    candidates regclass[] := '{}';
+    filled boolean;
+    dropped bigint := 0;
+begin
+    perform tidings.require_read_committed();
+    -- Yesterday stays: a row whose time was read just before midnight may be on its way.
+    for candidate in select d.leaf from tidings.day d where d.ends < clock_timestamp() - interval '1 day' loop
+        execute format('select exists (select from %s)', candidate) into filled;
+        if not filled then
+            candidates := candidates || candidate;
+        end if;
+    end loop;
+    if candidates = '{}' then
+        return 0;
+    end if;
+
+    if cardinality(candidates) > 7 then
+        lock table only tidings.event in access exclusive mode;
+    else
+        lock table only tidings.event in access exclusive mode nowait;
+    end if;
+    lock table tidings.event_default in access exclusive mode nowait;
+    foreach candidate in array candidates loop
+        begin
+            execute format('lock table %s in access exclusive mode nowait', candidate);
+        exception when lock_not_available then
+            continue;
+        end;
+        -- Nobody can write into it any more, and this statement sees whoever has.
+        execute format('select exists (select from %s)', candidate) into filled;
+        if not filled then
+            execute format('drop table %s', candidate);
+            dropped := dropped + 1;
+        end if;
+    end loop;
+    return dropped;
+end
+$$;
+
+-- Returns whether there are rows that came by a dump, by logical replication or by hand: they bear transactions of
+-- another cluster, which the snapshots of this one cannot judge. The floor may have come the same way; and an id
+-- beyond the sequence will be given out a second time.
+create function tidings.foreign_rows() returns boolean
+language sql stable security definer
+set search_path = pg_catalog, pg_temp
+as $$
+    select exists (select from tidings.event e where e.xid >= pg_snapshot_xmax(pg_current_snapshot()))
+        or exists (select from tidings.floor f
+                   where f.xid >= pg_snapshot_xmax(pg_current_snapshot())
+                      or pg_snapshot_xmax(f.snapshot) > pg_snapshot_xmax(pg_current_snapshot()))
+        or exists (select from tidings.event e where e.id > (select s.last_value from tidings.event_id s))
+$$;
+
+-- Makes a log with foreign rows this cluster's own: empties it and sets a floor above everything that was ever in it.
+-- The floor's id is one that no event has had, so that every cursor from before, native or foreign, lies below
+-- it or names an event that is not here. Keys stay, so that what was published once is not published again.
+create function tidings.adopt() returns void
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    above bigint;
+begin
+    perform tidings.require_read_committed();
+    -- Waits for every open publisher, and keeps out others.
+    lock table tidings.event in access exclusive mode;
+    perform setval('tidings.event_id', greatest(
+        (select s.last_value from tidings.event_id s),
+        (select max(e.id) from tidings.event e),
+        (select max(k.id) from tidings.key k),
+        (select f.id from tidings.floor f)
+    ));
+    above := nextval('tidings.event_id');
+    update tidings.floor f set
+        snapshot = pg_current_snapshot(),
+        -- The highest transaction that this snapshot can have seen.
+        xid = (pg_snapshot_xmax(pg_current_snapshot())::text::bigint - 1)::text::xid8,
+        id = above,
+        tag = tidings.tag(above, pg_current_xact_id(), clock_timestamp());
+    truncate tidings.event;
+end
+$$;
+
+-- Today and the three days that follow.
+select tidings.add_partition(date_trunc('day', clock_timestamp() at time zone 'UTC')::date + ahead)
+from generate_series(0, 3) as ahead;
