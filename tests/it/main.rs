@@ -5,4 +5,5 @@
 
 mod development;
 mod private_postgres;
+mod sql;
 mod support;
