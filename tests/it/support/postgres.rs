@@ -1,8 +1,9 @@
 //! A real Postgres for every test: one cluster per run, a fresh and migrated database per test.
 //!
-//! `TIDINGS_TEST_POSTGRES` names a server to use (`scripts/test` starts one and sets it). Without
-//! it the first test starts a private cluster, which ends with this process, also when the process
-//! is killed. A database comes from a template that was migrated once, and is dropped with its
+//! The first test starts a private cluster, which ends with this process, also when the process is
+//! killed. `TIDINGS_TEST_POSTGRES` names another server to use, as a superuser and without a
+//! database (`postgres://postgres@127.0.0.1:5432`): it must allow some hundred connections and
+//! prepared transactions, as [`SETTINGS`] do. A database comes from a template that was migrated once, and is dropped with its
 //! [`Database`]. Tests that stop or crash a server take an [`own_cluster`].
 
 use std::collections::hash_map::DefaultHasher;
@@ -14,7 +15,17 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::{env, fs, thread};
 
 use tidings::dev::cluster::{Access, Cluster, ClusterOptions};
+use tidings::postgres::migrate::migrate;
 use tokio_postgres::{Client, NoTls};
+
+/// Nothing in the cluster of a run outlives it, so nothing there waits for a disk.
+const SETTINGS: [(&str, &str); 5] = [
+    ("fsync", "off"),
+    ("synchronous_commit", "off"),
+    ("full_page_writes", "off"),
+    ("max_connections", "500"),
+    ("max_prepared_transactions", "64"),
+];
 
 /// A database of one test's own. Dropping it drops the database, whoever is connected.
 pub(crate) struct Database {
@@ -133,18 +144,10 @@ fn shared_server() -> &'static str {
         if let Ok(url) = env::var("TIDINGS_TEST_POSTGRES") {
             return (format!("{}/", url.trim_end_matches('/')), None);
         }
-        // Nothing here outlives the run, so nothing waits for a disk.
-        let settings = [
-            ("fsync", "off"),
-            ("synchronous_commit", "off"),
-            ("full_page_writes", "off"),
-            ("max_connections", "500"),
-            ("max_prepared_transactions", "64"),
-        ];
         let options = ClusterOptions {
             directory: None,
             access: Access::Trust,
-            settings: &settings,
+            settings: &SETTINGS,
         };
         let cluster = Cluster::start(options).unwrap_or_else(|error| panic!("cluster: {error}"));
         (cluster.url(""), Some(cluster))
@@ -160,10 +163,7 @@ fn shared_template() -> &'static str {
 /// The migrated template, made once per server: its name carries the migrations' hash, so that a
 /// server that lives longer than a run never hands out an old schema.
 fn make_template(server: &str) -> String {
-    let migrations = migrations();
-    let mut hasher = DefaultHasher::new();
-    migrations.hash(&mut hasher);
-    let name = format!("tidings_template_{:016x}", hasher.finish());
+    let name = format!("tidings_template_{:016x}", migrations());
     block_on(async {
         let admin = connect(&format!("{server}postgres")).await?;
         // Several test processes may begin at once.
@@ -178,10 +178,10 @@ fn make_template(server: &str) -> String {
             admin
                 .batch_execute(&format!("CREATE DATABASE {name} TEMPLATE template0"))
                 .await?;
-            let client = connect(&format!("{server}{name}")).await?;
-            for (_, text) in &migrations {
-                client.batch_execute(text).await?;
-            }
+            let mut client = connect(&format!("{server}{name}")).await?;
+            migrate(&mut client)
+                .await
+                .unwrap_or_else(|error| panic!("migrating: {error:?}"));
             drop(client);
             // Nobody may connect, since a template with sessions cannot be copied.
             let done = format!("ALTER DATABASE {name} IS_TEMPLATE true ALLOW_CONNECTIONS false");
@@ -193,21 +193,20 @@ fn make_template(server: &str) -> String {
     name
 }
 
-/// The numbered migrations, in order.
-fn migrations() -> Vec<(PathBuf, String)> {
+/// A hash over the migrations, in order.
+fn migrations() -> u64 {
     let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("sql");
-    let mut files: Vec<PathBuf> = (fs::read_dir(&directory).into_iter().flatten().flatten())
-        .map(|entry| entry.path())
-        .filter(|path| path.extension().is_some_and(|extension| extension == "sql"))
-        .collect();
+    let entries = fs::read_dir(&directory).expect("the migrations are in sql/");
+    let mut files: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).collect();
+    files.retain(|path| path.extension().is_some_and(|extension| extension == "sql"));
     files.sort();
-    files
-        .into_iter()
-        .map(|path| {
-            let text = fs::read_to_string(&path).expect("a migration can be read");
-            (path, text)
-        })
-        .collect()
+    let mut hasher = DefaultHasher::new();
+    for path in files {
+        fs::read_to_string(&path)
+            .expect("a migration can be read")
+            .hash(&mut hasher);
+    }
+    hasher.finish()
 }
 
 async fn connect(url: &str) -> Result<Client, tokio_postgres::Error> {
