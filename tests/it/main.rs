@@ -6,4 +6,5 @@
 mod development;
 mod private_postgres;
 mod sql;
+mod streams;
 mod support;
