@@ -229,6 +229,12 @@ impl Outlet {
         }
     }
 
+    /// Whether the stream ends once what waits has been read.
+    #[cfg(test)]
+    pub(crate) fn is_ending(&self) -> bool {
+        self.0.lock().phase == Phase::Ending
+    }
+
     /// The next bytes to write, several waiting blocks in one; `None` after the bye.
     pub fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Bytes>> {
         let mut state = self.0.lock();
