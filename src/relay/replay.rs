@@ -11,6 +11,7 @@ use deadpool_postgres::PoolError;
 
 use super::attach::{Attached, Relay};
 use super::feed::Out;
+use super::turn::Busy;
 use crate::cursor::{Cursor, Leg, LegText, Standing};
 use crate::frame::{Bye, Frame, Position, Reset};
 use crate::hub::Missed;
@@ -20,6 +21,10 @@ use crate::topic::Topic;
 
 /// How much of a replay is written at once, in bytes.
 const CHUNK_BYTES: usize = 16 << 10;
+
+/// The most bytes of payload on one page. Small beside what a page may have, because a stream holds
+/// its page for as long as its client takes to read it.
+const PAGE_BYTES: i64 = 256 << 10;
 
 /// The pause between two tries while the database is away.
 const AGAIN: Duration = Duration::from_millis(250);
@@ -76,15 +81,15 @@ impl Replay<'_> {
         target: &Cursor,
         legs: &[Leg],
     ) -> Result<usize, Refused> {
-        let turns = &self.relay.turns;
-        let busy = |_| Refused::Bye(Bye::Overload);
-        let _turn = turns.take(self.user).await.map_err(busy)?;
         let most = self.relay.bounds.replay_events;
         let mut writer = Writer::new(self, legs);
         let mut sent = 0;
         for (n, leg) in legs.iter().enumerate() {
             let mut after = leg.after;
             loop {
+                // Held until the page is written, so that clients who do not read hold few of them.
+                let place = self.relay.turns.page(self.relay.bounds.hold).await;
+                let _place = place.map_err(|Busy| Refused::Bye(Bye::Overload))?;
                 let page = self.page(leg, after, cursor, target, sent > 0).await?;
                 let first = n == 0 && after == leg.after;
                 if first && (page.more || legs.len() > 1 || page.events.len() > most) {
@@ -143,9 +148,11 @@ impl Replay<'_> {
         target: &Cursor,
     ) -> Result<Page, Failure> {
         let rows = self.relay.bounds.replay_events as i64;
+        let _turn = self.relay.turns.take(self.user).await?;
         let client = self.relay.pool.get().await?;
         let ends = (cursor, target);
-        Ok(history::page(&client, self.topics, leg, after, rows, ends).await?)
+        let most = (rows, PAGE_BYTES);
+        Ok(history::page(&client, self.topics, leg, after, most, ends).await?)
     }
 
     async fn refuse_too_far(&self, legs: &[Leg]) -> Result<(), Refused> {
@@ -164,6 +171,7 @@ impl Replay<'_> {
     }
 
     async fn ask_missed(&self, legs: &[Leg], most: i64) -> Result<i64, Failure> {
+        let _turn = self.relay.turns.take(self.user).await?;
         let client = self.relay.pool.get().await?;
         Ok(history::missed(&client, self.topics, legs, most).await?)
     }
@@ -196,6 +204,12 @@ impl Failure {
                 Ok(())
             }
         }
+    }
+}
+
+impl From<Busy> for Failure {
+    fn from(Busy: Busy) -> Self {
+        Self::Busy
     }
 }
 
