@@ -1,5 +1,6 @@
 //! `tidings dev`: a gateway with a Postgres of its own, a token, and a page to watch it in.
 
+use std::io::Write;
 use std::sync::Arc;
 
 use anyhow::anyhow;
@@ -40,7 +41,8 @@ async fn serve(development: &Development, stop: &mut Stop) -> Result<(), Failure
         () = stop.asked() => return Ok(()),
         started = Gateway::start(config, Some(pages)) => started?,
     };
-    println!("{}", development.banner());
+    // Whoever listens to the gateway may have stopped listening to what it prints.
+    let _ = writeln!(std::io::stdout(), "{}", development.banner());
     let ended = tokio::select! {
         () = stop.asked() => Ok(()),
         () = gateway.failed() => Err(anyhow!("the gateway has failed; the log says where").into()),
