@@ -225,10 +225,16 @@ impl Look {
             .send(Command::Join(arrival.join))
             .await
             .map_err(|_| Over::Cancelled)?;
+        // Within a look the position has a text of its own; one too long for it falls back to an earlier
+        // one, which only gives more.
+        let text = match &position {
+            Cursor::At(_) => None,
+            Cursor::Between { .. } => position.to_text().map(Position::from),
+        };
         // Whoever does not want the answer any more has closed its outbox as well.
         let _ = arrival.reply.send(Attached {
+            text: text.or_else(|| self.text.clone()),
             position,
-            text: self.text.clone(),
         });
         Ok(())
     }

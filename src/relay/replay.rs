@@ -65,12 +65,12 @@ impl Replay<'_> {
             }
             Missed::Unknown => {
                 self.relay.metrics.replay("database");
-                self.from_database(cursor, target, &legs).await
+                self.read_log(cursor, target, &legs).await
             }
         }
     }
 
-    async fn from_database(
+    async fn read_log(
         &self,
         cursor: &Cursor,
         target: &Cursor,
@@ -225,7 +225,8 @@ struct Writer<'a> {
     replay: &'a Replay<'a>,
     ways: Vec<LegText>,
     chunk: BytesMut,
-    held: Option<Position>,
+    /// The position of the last event in the chunk.
+    reached: Option<Position>,
 }
 
 impl<'a> Writer<'a> {
@@ -234,7 +235,7 @@ impl<'a> Writer<'a> {
             replay,
             ways: legs.iter().map(LegText::new).collect(),
             chunk: BytesMut::new(),
-            held: None,
+            reached: None,
         }
     }
 
@@ -246,7 +247,7 @@ impl<'a> Writer<'a> {
         let block = frame.replayed(self.replay.named, position.as_deref());
         self.chunk.extend_from_slice(&block);
         if let Some(position) = position {
-            self.held = Some(position.into());
+            self.reached = Some(position.into());
         }
         if self.chunk.len() >= CHUNK_BYTES {
             self.flush().await?;
@@ -259,7 +260,6 @@ impl<'a> Writer<'a> {
             return Ok(());
         }
         let chunk: Bytes = std::mem::take(&mut self.chunk).freeze();
-        let sent = self.replay.out.send(chunk, self.held.take()).await;
-        sent.map_err(|_| Refused::Gone)
+        self.replay.out.send(chunk, self.reached.take()).await
     }
 }

@@ -7,4 +7,5 @@ mod dev_command;
 mod development;
 mod private_postgres;
 mod sql;
+mod streams;
 mod support;

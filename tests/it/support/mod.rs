@@ -3,4 +3,6 @@
 // Not every part is used by the tests of every day's branch.
 #![allow(dead_code)]
 
+pub(crate) mod client;
+pub(crate) mod gateway;
 pub(crate) mod postgres;
