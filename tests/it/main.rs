@@ -5,7 +5,10 @@
 
 mod dev_command;
 mod development;
+mod migrate;
+mod partitions;
 mod private_postgres;
 mod sql;
 mod streams;
 mod support;
+mod watch;
