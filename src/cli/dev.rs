@@ -41,6 +41,13 @@ async fn serve(development: &Development, stop: &mut Stop) -> Result<(), Failure
         () = stop.asked() => return Ok(()),
         started = Gateway::start(config, Some(pages)) => started?,
     };
+    tokio::select! {
+        () = stop.asked() => {
+            gateway.stop().await;
+            return Ok(());
+        }
+        () = gateway.ready() => {}
+    }
     // Whoever listens to the gateway may have stopped listening to what it prints.
     let _ = writeln!(std::io::stdout(), "{}", development.banner());
     let ended = tokio::select! {
