@@ -1,4 +1,18 @@
 //! What tidings says to Postgres and hears from it: one file for each act of that conversation.
 
+pub(crate) mod backoff;
+pub mod bell;
+pub mod connect;
+pub mod history;
+pub mod listener;
 pub mod migrate;
+pub mod page;
 pub mod partitions;
+pub mod tail;
+pub mod tickets;
+
+pub use bell::Bell;
+pub use connect::{ConnectError, Database, Session};
+pub use listener::{Listener, Message};
+pub use page::{Head, Page};
+pub use tail::Tail;

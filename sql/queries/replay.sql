@@ -1,0 +1,60 @@
+-- One page of one leg of a replay: the events of some topics that `to` sees and `from` does not, in the order
+-- of ids. Same shape as the look; the head tells the anchor of the cursor and that of the target.
+--
+-- $1 topics                $2 xmax of `from`     $3 its transactions in progress   $4 its newest id
+-- $5 snapshot of `to`      $6 ids after this     $7 ids up to this
+-- $8 most rows             $9 most bytes         $10 id of the cursor's newest event
+-- $11 id of the newest event of the position that the whole replay leads to
+--
+-- What `from` has not seen is: transactions that were in progress, transactions from xmax on, and, after a
+-- crash, ids beyond its newest whose transaction ids were used again below xmax. Such a transaction id
+-- lies above every transaction whose commit survived, so above that of `from`'s own newest event: by that
+-- the third branch stays a short range of the index on (topic, xid, id). Where that event is trimmed,
+-- the range is the topic's whole.
+with found as materialized (
+    select e.* from (
+        select id, xid, created_at, topic, type, data, bytes from tidings.event
+        where topic = any ($1::text[]) and xid = any ($3::text[]::xid8[])
+          and id > $6::bigint and id <= $7::bigint
+        union all
+        select id, xid, created_at, topic, type, data, bytes from tidings.event
+        where topic = any ($1::text[]) and xid >= $2::text::xid8
+          and id > $6::bigint and id <= $7::bigint
+        union all
+        select id, xid, created_at, topic, type, data, bytes from tidings.event
+        where topic = any ($1::text[])
+          and xid > coalesce((select b.xid from tidings.event b where b.id = $4::bigint limit 1), '0'::xid8)
+          and xid < $2::text::xid8 and xid <> all ($3::text[]::xid8[])
+          and id > greatest($4::bigint, $6::bigint) and id <= $7::bigint
+    ) e
+    where pg_visible_in_snapshot(e.xid, $5::text::pg_snapshot)
+    order by e.id
+    limit $8::bigint + 1
+), page as (
+    select f.*,
+           row_number() over (order by f.id) as place,
+           sum(f.bytes) over (order by f.id) - f.bytes as bytes_before
+    from found f
+)
+select pg_current_snapshot()::text as snapshot,
+       (select count(*) from found) as found,
+       $11::bigint as newest_id, newest.tag as newest_tag, own.tag as anchor_tag,
+       floor.snapshot::text as floor_snapshot, floor.xid::text::bigint as floor_xid,
+       floor.id as floor_id, floor.tag as floor_tag,
+       null::bigint as id, null::bigint as xid, null::timestamptz as created_at,
+       null::text as topic, null::text as type, null::text as data
+from tidings.floor
+left join lateral (
+    select tidings.tag(e.id, e.xid, e.created_at) as tag
+    from tidings.event e where e.id = $11::bigint limit 1
+) newest on true
+left join lateral (
+    select tidings.tag(e.id, e.xid, e.created_at) as tag
+    from tidings.event e where e.id = $10::bigint limit 1
+) own on true
+union all
+select null, null, null, null, null, null, null, null, null,
+       id, xid::text::bigint, created_at, topic, type, data::text
+from page
+where place <= $8::bigint and (place = 1 or bytes_before < $9::bigint)
+order by id nulls first

@@ -1,0 +1,56 @@
+-- The rest of a look that had more rows than one page: what its snapshot sees beyond the id that
+-- was handed over last. Same shape as the look.
+--
+-- $1 xmax of the mark before the look   $2 its transactions in progress   $3 its newest id
+-- $4 id handed over last                $5 most rows                      $6 most bytes of data
+-- $7 snapshot of the look               $8 its newest id
+--
+-- Ids beyond the earlier mark's newest come straight off the primary key, a page at a time. Below it lie
+-- only transactions that committed late, found by their transaction ids.
+with finished as materialized (
+    select x::xid8 as xid from unnest($2::text[]) x
+    where pg_visible_in_snapshot(x::xid8, $7::text::pg_snapshot)
+), found as materialized (
+    select e.* from (
+        (select id, xid, created_at, topic, type, data, bytes from tidings.event
+         where id > greatest($3::bigint, $4::bigint) and id <= $8::bigint
+           and pg_visible_in_snapshot(xid, $7::text::pg_snapshot)
+         order by id limit $5::bigint + 1)
+        union all
+        select late.* from finished cross join lateral (
+            select id, xid, created_at, topic, type, data, bytes from tidings.event
+            where event.xid = finished.xid and id > $4::bigint and id <= $3::bigint
+            order by id limit $5::bigint + 1
+        ) late
+        union all
+        (select id, xid, created_at, topic, type, data, bytes from tidings.event
+         where xid >= $1::text::xid8 and id > $4::bigint and id <= $3::bigint
+           and pg_visible_in_snapshot(xid, $7::text::pg_snapshot)
+         order by id limit $5::bigint + 1)
+    ) e
+    order by e.id
+    limit $5::bigint + 1
+), page as (
+    select f.*,
+           row_number() over (order by f.id) as place,
+           sum(f.bytes) over (order by f.id) - f.bytes as bytes_before
+    from found f
+)
+select pg_current_snapshot()::text as snapshot,
+       (select count(*) from found) as found,
+       null::bigint as newest_id, null::text as newest_tag, own.tag as anchor_tag,
+       floor.snapshot::text as floor_snapshot, floor.xid::text::bigint as floor_xid,
+       floor.id as floor_id, floor.tag as floor_tag,
+       null::bigint as id, null::bigint as xid, null::timestamptz as created_at,
+       null::text as topic, null::text as type, null::text as data
+from tidings.floor
+left join lateral (
+    select tidings.tag(e.id, e.xid, e.created_at) as tag
+    from tidings.event e where e.id = $8::bigint limit 1
+) own on true
+union all
+select null, null, null, null, null, null, null, null, null,
+       id, xid::text::bigint, created_at, topic, type, data::text
+from page
+where place <= $5::bigint and (place = 1 or bytes_before < $6::bigint)
+order by id nulls first

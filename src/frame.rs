@@ -1,0 +1,281 @@
+//! Frames: events as SSE bytes, encoded once and shared by every stream that sends them, and the
+//! gateway's own blocks.
+//!
+//! A frame is laid out so that each form that a stream may want is a slice of one buffer:
+//!
+//! ```text
+//! event: payment.settled\n        only with `?named=1`
+//! id: 1~…\n                       absent in signals; a replay writes its own
+//! data: {…}\n\n
+//! ```
+
+use std::ops::Range;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use crate::event::Event;
+
+/// A cursor's text, shared by all who hold it.
+pub type Position = Arc<str>;
+
+/// One event, ready to be written.
+#[derive(Clone, Debug)]
+pub struct Frame {
+    bytes: Bytes,
+    /// The cursor of whoever has received the frame; `None` for signals and for positions that do
+    /// not fit. It stands beside the bytes so that a stream can remember it without them.
+    position: Option<Position>,
+    /// Where the `id:` line begins.
+    id_line: usize,
+    /// Where the `data:` line begins.
+    data_line: usize,
+}
+
+impl Frame {
+    /// Encodes an event; `position` is the cursor of whoever has received it, and is left out when
+    /// it does not fit, since a client without a new `id:` keeps its last.
+    pub fn event(event: &Event, position: Option<Position>) -> Self {
+        let mut json = String::with_capacity(160 + event.data.len());
+        event.write_json(&mut json);
+        Self::new(&event.kind, position, &json)
+    }
+
+    /// Encodes a signal, which has no position; `json` is one line.
+    pub fn signal(kind: &str, json: &str) -> Self {
+        Self::new(kind, None, json)
+    }
+
+    /// A frame with any position.
+    #[cfg(test)]
+    pub(crate) fn numbered(position: &str, json: &str) -> Self {
+        Self::new("k", Some(position.into()), json)
+    }
+
+    fn new(kind: &str, position: Option<Position>, json: &str) -> Self {
+        let capacity =
+            kind.len() + position.as_ref().map_or(0, |text| text.len()) + json.len() + 24;
+        let mut text = String::with_capacity(capacity);
+        push_line(&mut text, "event: ", kind);
+        let id_line = text.len();
+        if let Some(position) = &position {
+            push_line(&mut text, "id: ", position);
+        }
+        let data_line = text.len();
+        push_line(&mut text, "data: ", json);
+        text.push('\n');
+        Self {
+            bytes: text.into(),
+            position,
+            id_line,
+            data_line,
+        }
+    }
+
+    /// The block as a live stream sends it.
+    pub fn block(&self, named: bool) -> Bytes {
+        self.bytes.slice(if named { 0 } else { self.id_line }..)
+    }
+
+    /// The size of the buffer in bytes.
+    pub fn len(&self) -> usize {
+        self.bytes.len()
+    }
+
+    /// Whether there is nothing in it; a frame never is empty.
+    pub fn is_empty(&self) -> bool {
+        self.bytes.is_empty()
+    }
+
+    /// The cursor that the frame carries.
+    pub fn position(&self) -> Option<&Position> {
+        self.position.as_ref()
+    }
+
+    /// The event as JSON, without its SSE framing.
+    pub fn json(&self) -> &str {
+        let line = self.text(self.data_line..self.bytes.len());
+        line.trim_start_matches("data: ").trim_end()
+    }
+
+    /// The block as a replay sends it, with a position of the replay's own.
+    pub fn replayed(&self, named: bool, position: Option<&str>) -> Bytes {
+        let mut text = String::with_capacity(self.bytes.len() + 64);
+        if named {
+            text.push_str(self.text(0..self.id_line));
+        }
+        if let Some(position) = position {
+            push_line(&mut text, "id: ", position);
+        }
+        text.push_str(self.text(self.data_line..self.bytes.len()));
+        text.into()
+    }
+
+    fn text(&self, range: Range<usize>) -> &str {
+        std::str::from_utf8(&self.bytes[range]).expect("built from strings, cut at line ends")
+    }
+}
+
+/// Why a replay is not possible.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Reset {
+    /// What the cursor has not seen may have been trimmed.
+    Trimmed,
+    /// The history that the cursor has seen is not the database's.
+    Diverged,
+    /// More was missed than a stream replays; sync pages through it.
+    TooFar,
+    /// The text is no cursor.
+    Malformed,
+}
+
+impl Reset {
+    /// The word on the wire and in metrics.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Trimmed => "trimmed",
+            Self::Diverged => "diverged",
+            Self::TooFar => "too-far",
+            Self::Malformed => "malformed",
+        }
+    }
+}
+
+/// Why the gateway ends a stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Bye {
+    /// The gateway is going away, or the stream has reached its age.
+    Drain,
+    /// The token has expired.
+    Expired,
+    /// The token has been revoked.
+    Revoked,
+    /// The client reads more slowly than events arrive.
+    Slow,
+    /// A limit is reached.
+    Overload,
+    /// The database is away.
+    Unavailable,
+    /// History was rewritten under the gateway.
+    Diverged,
+}
+
+impl Bye {
+    /// The word on the wire and in metrics.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Drain => "drain",
+            Self::Expired => "expired",
+            Self::Revoked => "revoked",
+            Self::Slow => "slow",
+            Self::Overload => "overload",
+            Self::Unavailable => "unavailable",
+            Self::Diverged => "diverged",
+        }
+    }
+
+    /// How long the client is asked to wait before it comes back, jittered so that those who left
+    /// together do not return together. Who met a limit waits for minutes rather than seconds.
+    pub fn retry(self) -> Duration {
+        let range = match self {
+            Self::Overload => 60_000..120_000,
+            Self::Drain | Self::Diverged => 500..3_000,
+            Self::Expired | Self::Revoked | Self::Slow => 1_000..3_000,
+            Self::Unavailable => 2_000..8_000,
+        };
+        Duration::from_millis(fastrand::u64(range))
+    }
+}
+
+/// The first line of every stream: how long a client waits before it reconnects.
+pub fn retry_line() -> Bytes {
+    Bytes::from(format!("retry: {}\n", fastrand::u32(2_000..4_000)))
+}
+
+/// The heartbeat at a position.
+pub fn beat(position: Option<&str>) -> Bytes {
+    own("tidings.beat", position, None, "{}")
+}
+
+/// The end of a stream, with the position that the client holds.
+pub fn bye(reason: Bye, position: Option<&str>) -> Bytes {
+    let data = format!("{{\"reason\":\"{}\"}}", reason.as_str());
+    own("tidings.bye", position, Some(reason.retry()), &data)
+}
+
+/// The refusal of a cursor, with that cursor, so that a client that is cut meets it again.
+/// The wait spreads those who were refused together.
+pub fn reset(reason: Reset, position: Option<&str>) -> Bytes {
+    let wait_ms = fastrand::u32(0..1_000);
+    let data = format!(
+        "{{\"reason\":\"{}\",\"wait_ms\":{wait_ms}}}",
+        reason.as_str()
+    );
+    own("tidings.reset", position, None, &data)
+}
+
+/// The word that a stream is live; `json` is its data in one line.
+pub fn ready(position: Option<&str>, json: &str) -> Bytes {
+    own("tidings.ready", position, None, json)
+}
+
+fn own(kind: &str, position: Option<&str>, retry: Option<Duration>, json: &str) -> Bytes {
+    let mut text = String::with_capacity(64 + json.len() + position.map_or(0, str::len));
+    if let Some(position) = position.filter(|position| !position.is_empty()) {
+        push_line(&mut text, "id: ", position);
+    }
+    if let Some(retry) = retry {
+        push_line(&mut text, "retry: ", &retry.as_millis().to_string());
+    }
+    push_line(&mut text, "event: ", kind);
+    push_line(&mut text, "data: ", json);
+    text.push('\n');
+    text.into()
+}
+
+fn push_line(text: &mut String, field: &str, value: &str) {
+    text.push_str(field);
+    text.push_str(value);
+    text.push('\n');
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::topic::Topic;
+
+    fn event() -> Event {
+        Event {
+            id: 1,
+            xid: 2,
+            at: 0,
+            topic: Topic::parse("t").expect("a topic"),
+            kind: "k".into(),
+            data: "null".into(),
+        }
+    }
+
+    const DATA: &str = "data: {\"id\":\"1\",\"topic\":\"t\",\"type\":\"k\",\"at\":\"1970-01-01T00:00:00.000000Z\",\"data\":null}\n\n";
+
+    #[test]
+    fn each_form_is_a_slice_of_one_buffer() {
+        let frame = Frame::event(&event(), Some("1~5~1.00000000".into()));
+        assert_eq!(frame.block(false), format!("id: 1~5~1.00000000\n{DATA}"));
+        assert_eq!(
+            frame.block(true),
+            format!("event: k\nid: 1~5~1.00000000\n{DATA}")
+        );
+        assert_eq!(frame.position().map(|text| &**text), Some("1~5~1.00000000"));
+        assert_eq!(frame.replayed(false, Some("x")), format!("id: x\n{DATA}"));
+        assert_eq!(frame.replayed(true, None), format!("event: k\n{DATA}"));
+    }
+
+    #[test]
+    fn without_a_position_there_is_no_id_line() {
+        let frame = Frame::event(&event(), None);
+        assert_eq!(frame.block(false), DATA);
+        assert_eq!(frame.position(), None);
+        assert_eq!(beat(None), "event: tidings.beat\ndata: {}\n\n");
+    }
+}

@@ -1,0 +1,373 @@
+//! The gateway: builds the parts, owns their tasks, and owns the order in which they end.
+
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use tokio::net::TcpListener;
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use crate::auth::Authority;
+use crate::config::{Config, MigrateMode};
+use crate::frame::Bye;
+use crate::http::accept::{self, Closing};
+use crate::http::ops::Ops;
+use crate::http::route::{App, Pages};
+use crate::http::{accept::Bounds as AcceptBounds, route};
+use crate::hub::shard::{Command, ShardHandle, Timing};
+use crate::hub::{Budget, Directory, Shard, Window};
+use crate::metrics::Metrics;
+use crate::postgres::backoff::Backoff;
+use crate::postgres::migrate::{self, MigrateError};
+use crate::postgres::{Bell, ConnectError, Database, Listener, partitions, tickets};
+use crate::relay::attach::Bounds;
+use crate::relay::{Look, Relay, Signals, Status, Turns};
+
+/// Messages with content that may wait between hearing and sending.
+const MESSAGES: usize = 4096;
+
+/// How long a stream that needs the database is held while that is away: as long as a client
+/// would take to come back twice.
+const HOLD: Duration = Duration::from_secs(15);
+
+/// How often partitions are made and trimmed.
+const MAINTAIN_EVERY: Duration = Duration::from_secs(600);
+
+/// How long load balancers have to see that the gateway is not ready before it stops accepting,
+/// at most; a tenth of the drain time when that is less.
+const GRACE_MAX: Duration = Duration::from_secs(2);
+
+/// Connections beside streams: requests that come and go.
+const OTHER_CONNECTIONS: usize = 1024;
+
+/// Connections of the operations listener: probes and a scraper or two.
+const OPS_CONNECTIONS: usize = 64;
+
+/// Why a gateway does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// An address cannot be listened on.
+    #[error("cannot listen on {address}")]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The address of the database is not usable.
+    #[error(transparent)]
+    Database(ConnectError),
+    /// The schema is not as it must be.
+    #[error(transparent)]
+    Schema(MigrateError),
+    /// The token settings contradict each other.
+    #[error("{}", .0.join("\n"))]
+    Tokens(Vec<String>),
+}
+
+/// A gateway that runs.
+pub struct Gateway {
+    address: SocketAddr,
+    ops_address: SocketAddr,
+    shard: ShardHandle,
+    draining: Arc<AtomicBool>,
+    drain: Duration,
+    status: Arc<Status>,
+    clients: Closing,
+    operators: Closing,
+    /// Ends everything that is not a connection.
+    parts: CancellationToken,
+    doors: JoinSet<()>,
+    tasks: JoinSet<()>,
+}
+
+impl Gateway {
+    /// Starts a gateway; waits for the database as long as it takes to be there. `pages` answers
+    /// what the gateway itself has no route for.
+    pub async fn start(config: Config, pages: Option<Pages>) -> Result<Self, StartError> {
+        let database = Database::parse(&config.database_url).map_err(StartError::Database)?;
+        let authority = Authority::new(config.auth.clone()).map_err(StartError::Tokens)?;
+        let authority = Arc::new(authority);
+        let listener = listen(config.listen).await?;
+        let ops_listener = listen(config.ops_listen).await?;
+        let limits = config.limits.clone();
+
+        let metrics = Arc::new(Metrics::new());
+        let status = Arc::new(Status::default());
+        let budget = Arc::new(Budget::default());
+        let draining = Arc::new(AtomicBool::new(false));
+        let parts = CancellationToken::new();
+        let mut tasks = JoinSet::new();
+        let mut doors = JoinSet::new();
+
+        // Operators are answered first: a gateway that waits for its database is alive.
+        let ops = Ops {
+            metrics: metrics.clone(),
+            status: status.clone(),
+            budget: budget.clone(),
+            draining: draining.clone(),
+        };
+        let gateway_address = local_address(&listener, config.listen)?;
+        let ops_address = local_address(&ops_listener, config.ops_listen)?;
+        let bounds = AcceptBounds {
+            connections: limits.streams.saturating_add(OTHER_CONNECTIONS),
+            head_timeout: limits.head_timeout,
+            head_bytes: limits.head_bytes,
+            write_timeout: limits.write_timeout,
+            h2_streams: limits.h2_streams,
+        };
+        let ops_bounds = AcceptBounds {
+            connections: OPS_CONNECTIONS,
+            ..bounds.clone()
+        };
+        let (clients, operators) = (Closing::default(), Closing::default());
+        let closing = operators.clone();
+        tasks.spawn(accept::serve(
+            ops_listener,
+            Arc::new(ops),
+            ops_bounds,
+            closing,
+        ));
+
+        prepare(&database, config.migrate, &authority).await?;
+
+        let timing = Timing {
+            heartbeat: limits.heartbeat,
+            stream_age: limits.stream_age,
+            queue_bytes: limits.queue_bytes,
+        };
+        let (shard, handle) = Shard::new(timing, budget, metrics.clone());
+        tasks.spawn(shard.run());
+        let window = Arc::new(Window::new(limits.window_bytes));
+        let pool = database.pool(limits.pool_size, limits.pool_wait, limits.statement_timeout);
+        let turns = Turns::new(limits.pool_size, limits.pool_wait);
+        let (relay, arrivals) = Relay::new(
+            window.clone(),
+            pool.clone(),
+            turns.clone(),
+            metrics.clone(),
+            Bounds {
+                stream_queue_bytes: limits.stream_queue_bytes,
+                replay_events: limits.replay,
+                hold: HOLD,
+            },
+        );
+        let bell = Arc::new(Bell::default());
+        let look = Look::new(
+            database.clone(),
+            bell.clone(),
+            arrivals,
+            vec![handle.clone()],
+            window,
+            metrics.clone(),
+            status.clone(),
+            parts.clone(),
+        );
+        tasks.spawn(look.run());
+        let (messages, heard) = mpsc::channel(MESSAGES);
+        let channels: BTreeSet<String> = config
+            .channels
+            .iter()
+            .map(|rule| rule.channel().to_owned())
+            .collect();
+        let listening = Listener::new(database.clone(), channels, bell, messages, metrics.clone());
+        tasks.spawn(listening.run(parts.clone()));
+        let signals = Signals::new(
+            heard,
+            config.channels.clone(),
+            vec![handle.clone()],
+            metrics.clone(),
+        );
+        tasks.spawn(signals.run());
+        tasks.spawn(maintain(database, config.retention, parts.clone()));
+
+        let app = App {
+            authority,
+            origins: config.cors_origins.clone(),
+            trusted_proxies: config.trusted_proxies.clone(),
+            directory: Directory::new(
+                limits.streams,
+                limits.streams_per_user,
+                limits.anonymous_per_address,
+            ),
+            relay,
+            metrics,
+            limits: route::Limits {
+                topics_per_stream: limits.topics_per_stream,
+            },
+            pages,
+        };
+        let closing = clients.clone();
+        doors.spawn(accept::serve(listener, Arc::new(app), bounds, closing));
+        tracing::info!(
+            address = %gateway_address,
+            operations = %ops_address,
+            streams = limits.streams,
+            "gateway started"
+        );
+        Ok(Self {
+            address: gateway_address,
+            ops_address,
+            shard: handle,
+            draining,
+            drain: limits.drain,
+            status,
+            clients,
+            operators,
+            parts,
+            doors,
+            tasks,
+        })
+    }
+
+    /// Where clients connect.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Where health and metrics are.
+    pub fn ops_address(&self) -> SocketAddr {
+        self.ops_address
+    }
+
+    /// Waits until the gateway has read the log, from when on it is ready.
+    pub async fn ready(&self) {
+        self.status.looked().await;
+    }
+
+    /// Resolves when a part has ended that never should, which is a fault of ours.
+    pub async fn failed(&mut self) {
+        if let Some(Err(error)) = self.tasks.join_next().await {
+            tracing::error!(%error, "a part of the gateway has failed");
+        }
+    }
+
+    /// Goes away in order: not ready, then no new connections, then each stream told, spread over
+    /// half of the drain time, then whatever is left is cut at its end.
+    pub async fn drain(mut self) {
+        let deadline = tokio::time::Instant::now() + self.drain;
+        self.draining.store(true, Ordering::Relaxed);
+        tokio::time::sleep(GRACE_MAX.min(self.drain / 10)).await;
+        self.clients.graceful.cancel();
+        // The shard has gone only if it has failed, and then there is nobody to tell.
+        let _ = self.shard.send(Command::Drain(self.drain / 2)).await;
+        let ended = tokio::time::timeout_at(deadline, self.doors.join_next()).await;
+        if ended.is_err() {
+            tracing::warn!("connections outlived the drain time and were cut");
+        }
+        self.stop().await;
+    }
+
+    /// Ends at once; clients resume by their cursors.
+    pub async fn stop(mut self) {
+        self.clients.graceful.cancel();
+        self.clients.hard.cancel();
+        while self.doors.join_next().await.is_some() {}
+        // Nobody is left who hears it; it frees what still waits.
+        let _ = self.shard.send(Command::EndAll(Bye::Drain)).await;
+        drop(self.shard);
+        self.parts.cancel();
+        self.operators.graceful.cancel();
+        self.operators.hard.cancel();
+        while self.tasks.join_next().await.is_some() {}
+    }
+}
+
+async fn listen(address: SocketAddr) -> Result<TcpListener, StartError> {
+    let listener = TcpListener::bind(address).await;
+    listener.map_err(|source| StartError::Listen { address, source })
+}
+
+fn local_address(listener: &TcpListener, address: SocketAddr) -> Result<SocketAddr, StartError> {
+    let local = listener.local_addr();
+    local.map_err(|source| StartError::Listen { address, source })
+}
+
+/// Waits for the database and sees to its schema.
+async fn prepare(
+    database: &Database,
+    mode: MigrateMode,
+    authority: &Authority,
+) -> Result<(), StartError> {
+    let mut backoff = Backoff::new();
+    loop {
+        match prepare_once(database, mode, authority).await {
+            Ok(()) => return Ok(()),
+            Err(Unprepared::Schema(error)) => return Err(StartError::Schema(error)),
+            Err(Unprepared::Away(error)) => {
+                backoff.log("start", &error);
+                backoff.wait().await;
+            }
+        }
+    }
+}
+
+enum Unprepared {
+    Away(ConnectError),
+    Schema(MigrateError),
+}
+
+async fn prepare_once(
+    database: &Database,
+    mode: MigrateMode,
+    authority: &Authority,
+) -> Result<(), Unprepared> {
+    let mut session = database
+        .session("maintenance")
+        .await
+        .map_err(Unprepared::Away)?;
+    match mode {
+        MigrateMode::Auto => {
+            let applied = migrate::migrate(session.client_mut()).await;
+            let applied = applied.map_err(Unprepared::Schema)?;
+            if !applied.is_empty() {
+                tracing::info!(migrations = ?applied, "schema brought up to date");
+            }
+        }
+        MigrateMode::Check => migrate::check(&session).await.map_err(Unprepared::Schema)?,
+        MigrateMode::Off => {}
+    }
+    let key = tickets::key(&session).await.map_err(Unprepared::Away)?;
+    match key {
+        Some(key) => authority.accept_tickets(&key),
+        None => tracing::warn!("this database user may not read the key of tickets; none are sold"),
+    }
+    Ok(())
+}
+
+/// Makes partitions ahead and trims old ones, until cancelled.
+async fn maintain(database: Database, retention: Duration, cancel: CancellationToken) {
+    let mut backoff = Backoff::new();
+    loop {
+        let pass = async {
+            let session = database.session("maintenance").await?;
+            Ok::<_, ConnectError>(partitions::maintain(&session, retention).await?)
+        };
+        let done = tokio::select! {
+            () = cancel.cancelled() => return,
+            done = pass => done,
+        };
+        let wait = async {
+            match done {
+                Ok(_) => {
+                    backoff.mended("maintenance");
+                    // Gateways that started together do not stay in step.
+                    let jitter = 0.8 + 0.4 * fastrand::f64();
+                    tokio::time::sleep(MAINTAIN_EVERY.mul_f64(jitter)).await;
+                }
+                Err(error) => {
+                    backoff.log("maintenance", &error);
+                    backoff.wait().await;
+                }
+            }
+        };
+        tokio::select! {
+            () = cancel.cancelled() => return,
+            () = wait => {}
+        }
+    }
+}

@@ -1,0 +1,225 @@
+//! Accepting: from a listening socket to requests, with a bound on everything that a client could
+//! leave unfinished.
+//!
+//! A silent socket, a head that trickles in and a peer that stops reading each meet a deadline;
+//! connections are counted; and closing waits for open responses, for as long as it is told to.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use hyper::body::Incoming;
+use hyper::rt::Executor;
+use hyper::service::service_fn;
+use hyper::{Request, Response};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::body::Body;
+use super::io::{Io, Version};
+
+/// A pause after the listener could not accept, which means that descriptors have run out.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// How often HTTP/2 peers are asked whether they live, and how long they may take to answer.
+const PING_EVERY: Duration = Duration::from_secs(20);
+const PING_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// What HTTP/2 buffers for a stream: a frame or two, since the queue of the stream lies behind it.
+const H2_SEND_BYTES: usize = 64 << 10;
+
+/// Answers requests.
+pub trait Handler: Send + Sync + 'static {
+    /// Answers one request of the client at this address.
+    fn handle(
+        self: Arc<Self>,
+        peer: SocketAddr,
+        request: Request<Incoming>,
+    ) -> impl Future<Output = Response<Body>> + Send;
+}
+
+/// The bounds of a listener.
+#[derive(Clone, Debug)]
+pub struct Bounds {
+    /// Connections at once.
+    pub connections: usize,
+    /// From accepting to the end of the first head, and from one request to the next head.
+    pub head_timeout: Duration,
+    /// The size of a head.
+    pub head_bytes: usize,
+    /// How long a write may make no progress.
+    pub write_timeout: Duration,
+    /// Streams of one HTTP/2 connection.
+    pub h2_streams: u32,
+}
+
+/// How a listener is told to end.
+#[derive(Clone, Debug, Default)]
+pub struct Closing {
+    /// No further connection is accepted; open ones end with their responses.
+    pub graceful: CancellationToken,
+    /// Whatever is still open ends now.
+    pub hard: CancellationToken,
+}
+
+/// Accepts until closing begins; returns when every connection has ended.
+pub async fn serve<H: Handler>(
+    listener: TcpListener,
+    handler: Arc<H>,
+    bounds: Bounds,
+    closing: Closing,
+) {
+    let connections = TaskTracker::new();
+    let places = Arc::new(Semaphore::new(bounds.connections));
+    let bounds = Arc::new(bounds);
+    loop {
+        let accepted = async {
+            let place = places.clone().acquire_owned().await;
+            (listener.accept().await, place)
+        };
+        let (accepted, place) = tokio::select! {
+            () = closing.graceful.cancelled() => break,
+            accepted = accepted => accepted,
+        };
+        let (stream, peer) = match accepted {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                tracing::warn!(%error, "cannot accept connections; are descriptors used up?");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+                continue;
+            }
+        };
+        let connection = Connection {
+            handler: handler.clone(),
+            peer,
+            bounds: bounds.clone(),
+            closing: closing.clone(),
+            tasks: connections.clone(),
+        };
+        connections.spawn(async move {
+            let _place = place;
+            let hard = connection.closing.hard.clone();
+            tokio::select! {
+                () = hard.cancelled() => {}
+                () = connection.run(stream) => {}
+            }
+        });
+    }
+    drop(listener);
+    connections.close();
+    connections.wait().await;
+}
+
+/// One client's connection.
+struct Connection<H> {
+    handler: Arc<H>,
+    peer: SocketAddr,
+    bounds: Arc<Bounds>,
+    closing: Closing,
+    tasks: TaskTracker,
+}
+
+impl<H: Handler> Connection<H> {
+    async fn run(self, stream: TcpStream) {
+        if let Err(error) = prepare(&stream, self.bounds.write_timeout) {
+            tracing::debug!(%error, "socket option refused");
+        }
+        let detect = Io::detect(stream, self.bounds.write_timeout);
+        let (io, version) = match tokio::time::timeout(self.bounds.head_timeout, detect).await {
+            Ok(Ok(detected)) => detected,
+            // Gone or silent before it said a word: there is nobody to answer.
+            Ok(Err(_)) | Err(_) => return,
+        };
+        let result = match version {
+            Version::One => self.one(io).await,
+            Version::Two => self.two(io).await,
+        };
+        if let Err(error) = result {
+            tracing::debug!(%error, "connection ended");
+        }
+    }
+
+    async fn one(self, io: Io) -> hyper::Result<()> {
+        let (handler, peer) = (self.handler, self.peer);
+        let service = service_fn(move |request| {
+            let handler = handler.clone();
+            async move { Ok::<_, std::convert::Infallible>(handler.handle(peer, request).await) }
+        });
+        let mut builder = hyper::server::conn::http1::Builder::new();
+        builder
+            .timer(TokioTimer::new())
+            .header_read_timeout(self.bounds.head_timeout)
+            .max_buf_size(self.bounds.head_bytes)
+            .writev(true);
+        let connection = builder.serve_connection(TokioIo::new(io), service);
+        let mut connection = std::pin::pin!(connection);
+        tokio::select! {
+            result = &mut connection => return result,
+            () = self.closing.graceful.cancelled() => connection.as_mut().graceful_shutdown(),
+        }
+        connection.await
+    }
+
+    async fn two(self, io: Io) -> hyper::Result<()> {
+        let (handler, peer) = (self.handler, self.peer);
+        let service = service_fn(move |request| {
+            let handler = handler.clone();
+            async move { Ok::<_, std::convert::Infallible>(handler.handle(peer, request).await) }
+        });
+        let mut builder = hyper::server::conn::http2::Builder::new(Tracked {
+            tasks: self.tasks,
+            hard: self.closing.hard.clone(),
+        });
+        builder
+            .timer(TokioTimer::new())
+            .max_concurrent_streams(self.bounds.h2_streams)
+            .max_header_list_size(u32::try_from(self.bounds.head_bytes).unwrap_or(u32::MAX))
+            .max_send_buf_size(H2_SEND_BYTES)
+            .keep_alive_interval(PING_EVERY)
+            .keep_alive_timeout(PING_TIMEOUT);
+        let connection = builder.serve_connection(TokioIo::new(io), service);
+        let mut connection = std::pin::pin!(connection);
+        tokio::select! {
+            result = &mut connection => return result,
+            () = self.closing.graceful.cancelled() => connection.as_mut().graceful_shutdown(),
+        }
+        connection.await
+    }
+}
+
+/// Small frames leave at once, and a peer that has vanished is noticed by its silence.
+fn prepare(stream: &TcpStream, write_timeout: Duration) -> std::io::Result<()> {
+    stream.set_nodelay(true)?;
+    let socket = socket2::SockRef::from(stream);
+    #[cfg(target_os = "linux")]
+    socket.set_tcp_user_timeout(Some(write_timeout))?;
+    #[cfg(not(target_os = "linux"))]
+    let _ = write_timeout;
+    socket.set_keepalive(true)
+}
+
+/// Runs the tasks of HTTP/2 streams where their end is awaited.
+#[derive(Clone)]
+struct Tracked {
+    tasks: TaskTracker,
+    hard: CancellationToken,
+}
+
+impl<F> Executor<F> for Tracked
+where
+    F: Future + Send + 'static,
+    F::Output: Send,
+{
+    fn execute(&self, task: F) {
+        let hard = self.hard.clone();
+        self.tasks.spawn(async move {
+            tokio::select! {
+                () = hard.cancelled() => {}
+                _ = task => {}
+            }
+        });
+    }
+}

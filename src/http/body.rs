@@ -1,0 +1,83 @@
+//! Bodies of responses: one block of bytes, or a stream of events.
+
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use http_body_util::Full;
+use hyper::body::{Body as HttpBody, Frame, SizeHint};
+use prometheus_client::metrics::gauge::Gauge;
+
+use crate::hub::Seat;
+use crate::relay::Feed;
+
+/// What a response carries.
+pub enum Body {
+    /// All of it at once.
+    Full(Full<Bytes>),
+    /// A stream of events.
+    Events(Events),
+}
+
+/// An open stream: its bytes, its seat, its place in the count.
+pub struct Events {
+    feed: Feed,
+    _seat: Seat,
+    open: Gauge,
+}
+
+impl Events {
+    /// Counts the stream as open until it is dropped.
+    pub(crate) fn new(feed: Feed, seat: Seat, open: Gauge) -> Self {
+        open.inc();
+        Self {
+            feed,
+            _seat: seat,
+            open,
+        }
+    }
+}
+
+impl Drop for Events {
+    fn drop(&mut self) {
+        self.open.dec();
+    }
+}
+
+impl From<Full<Bytes>> for Body {
+    fn from(full: Full<Bytes>) -> Self {
+        Self::Full(full)
+    }
+}
+
+impl HttpBody for Body {
+    type Data = Bytes;
+    type Error = std::convert::Infallible;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+        match self.get_mut() {
+            Self::Full(full) => Pin::new(full).poll_frame(cx),
+            Self::Events(events) => {
+                let next = events.feed.poll_next(cx);
+                next.map(|bytes| bytes.map(|bytes| Ok(Frame::data(bytes))))
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Full(full) => full.is_end_stream(),
+            Self::Events(_) => false,
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Full(full) => full.size_hint(),
+            Self::Events(_) => SizeHint::default(),
+        }
+    }
+}

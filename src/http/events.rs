@@ -1,0 +1,160 @@
+//! `GET /v1/events`: the stream.
+//!
+//! Only a wrong request is refused by a status. Whatever is not the caller's fault is a stream
+//! that says good-bye, since a browser's EventSource never comes back from anything but a 200.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use http_body_util::Full;
+use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
+use hyper::http::request::Parts;
+use hyper::{Method, Response};
+use jiff::Timestamp;
+
+use super::body::{Body, Events};
+use super::problem::{Problem, common_headers};
+use super::query::Query;
+use super::route::App;
+use super::{address, presented};
+use crate::auth::Identity;
+use crate::frame::Bye;
+use crate::hub::directory::Guest;
+use crate::relay::{Feed, Request, Since};
+use crate::topic::Topic;
+
+/// Answers a request for a stream.
+pub(crate) fn events(
+    app: &App,
+    peer: SocketAddr,
+    request: &Parts,
+) -> Result<Response<Body>, Problem> {
+    let query = Query::parse(request.uri.query())?;
+    let presented = presented::presented(request, query.one("ticket")?)?;
+    let identity = app.authority.identify(&presented, Timestamp::now())?;
+    let (topics, denied) = choose_topics(&query, &identity, app.limits.topics_per_stream)?;
+    let since = since(&request.headers, &query)?;
+    let named = match query.one("named")? {
+        None | Some("0") => false,
+        Some("1") => true,
+        Some(_) => return Err(Problem::BadRequest("named is 1 or 0.")),
+    };
+    if request.method == Method::HEAD {
+        return Ok(stream(Body::Full(Full::default())));
+    }
+    let client = address::client(peer.ip(), &request.headers, &app.trusted_proxies);
+    let (guest, label): (Guest, Arc<str>) = match identity.user() {
+        Some(user) => (
+            Guest::User(user.into()),
+            format!("{user} at {client}").into(),
+        ),
+        None => {
+            let key = address::limit_key(client).to_string();
+            (Guest::Address(key.into()), client.to_string().into())
+        }
+    };
+    let user = match &guest {
+        Guest::User(user) => Some(user.clone()),
+        Guest::Address(_) => None,
+    };
+    let Ok(seat) = app.directory.take(guest) else {
+        let bye = Feed::bye(&app.relay, Bye::Overload);
+        return Ok(stream(Body::Full(Full::new(bye))));
+    };
+    let feed = Feed::open(
+        app.relay.clone(),
+        Request {
+            topics,
+            denied,
+            since,
+            named,
+            expires: identity.expires_at().map(deadline),
+            user,
+            label,
+        },
+    );
+    let open = app.metrics.streams("hyper");
+    Ok(stream(Body::Events(Events::new(feed, seat, open))))
+}
+
+/// The topics that are asked for, or the caller's own: those that may be read, each once, and the
+/// others.
+pub(crate) fn choose_topics(
+    query: &Query,
+    identity: &Identity,
+    most: usize,
+) -> Result<(Vec<Topic>, Vec<String>), Problem> {
+    let mut asked: Vec<Topic> = Vec::new();
+    for text in query.all("topic") {
+        let topic = Topic::parse(text)?;
+        if !asked.contains(&topic) {
+            asked.push(topic);
+        }
+        if asked.len() > most {
+            return Err(Problem::TooManyTopics { most });
+        }
+    }
+    if asked.is_empty() {
+        asked.extend(identity.own_topic().cloned());
+    }
+    if asked.is_empty() {
+        return Err(Problem::NoTopic);
+    }
+    let (topics, denied): (Vec<Topic>, Vec<Topic>) = asked
+        .into_iter()
+        .partition(|topic| identity.may_read(topic));
+    if topics.is_empty() {
+        return Err(Problem::TopicsForbidden);
+    }
+    let denied = denied.iter().map(Topic::to_string).collect();
+    Ok((topics, denied))
+}
+
+/// Where the stream begins: the header, which a browser sends when it comes back, counts before
+/// the parameter, which it repeats for ever.
+fn since(headers: &HeaderMap, query: &Query) -> Result<Since, Problem> {
+    let header = headers.get(HeaderName::from_static("last-event-id"));
+    let header = header.filter(|value| !value.is_empty());
+    let text = match header {
+        Some(value) => match value.to_str() {
+            Ok(text) => Some(text),
+            Err(_) => return Ok(Since::Malformed),
+        },
+        None => query.one("since")?,
+    };
+    Ok(match text.map(str::parse) {
+        None => Since::Now,
+        Some(Ok(cursor)) => Since::Cursor(Box::new(cursor)),
+        Some(Err(_)) => Since::Malformed,
+    })
+}
+
+/// When a stream ends with its token, on the monotonic clock, and as its client is told.
+fn deadline(expires_at: Timestamp) -> (Instant, String) {
+    let left = expires_at.duration_since(Timestamp::now());
+    let left = Duration::try_from(left).unwrap_or(Duration::ZERO);
+    // A century is as good as never, and no clock overflows on it.
+    let left = left.min(Duration::from_secs(100 * 366 * 86_400));
+    (Instant::now() + left, expires_at.to_string())
+}
+
+fn stream(body: Body) -> Response<Body> {
+    let mut response = Response::new(body);
+    let headers = response.headers_mut();
+    common_headers(headers);
+    for (name, value) in [
+        (header::CONTENT_TYPE, "text/event-stream"),
+        (header::CACHE_CONTROL, "no-store, no-transform"),
+        (HeaderName::from_static("x-accel-buffering"), "no"),
+    ] {
+        headers.insert(name, HeaderValue::from_static(value));
+    }
+    response
+}
+
+/// A response that is not a stream.
+pub(crate) fn plain(response: Response<Full<Bytes>>) -> Response<Body> {
+    response.map(Body::from)
+}

@@ -1,0 +1,13 @@
+//! The door: HTTP/1.1 and HTTP/2 on one port, what may be asked, and how refusals look.
+
+pub mod accept;
+pub mod address;
+pub mod body;
+pub mod cors;
+pub mod events;
+mod io;
+pub mod ops;
+pub mod presented;
+pub mod problem;
+mod query;
+pub mod route;

@@ -1,0 +1,78 @@
+//! Routes: which request goes where.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http_body_util::Full;
+use hyper::body::Incoming;
+use hyper::{Method, Request, Response};
+use ipnet::IpNet;
+
+use super::accept::Handler;
+use super::body::Body;
+use super::cors;
+use super::events::{events, plain};
+use super::problem::Problem;
+use crate::auth::{Authority, Origins};
+use crate::hub::Directory;
+use crate::metrics::Metrics;
+use crate::relay::Relay;
+
+/// What the routes ask of a request, beside what it may be.
+#[derive(Clone, Debug)]
+pub struct Limits {
+    /// Topics of one stream.
+    pub topics_per_stream: usize,
+}
+
+/// Answers what the gateway has no route for, given method and path; `None` is a 404.
+pub type Pages = Arc<dyn Fn(&Method, &str) -> Option<Response<Full<Bytes>>> + Send + Sync>;
+
+/// Everything that answers clients.
+pub struct App {
+    /// Who is calling.
+    pub authority: Arc<Authority>,
+    /// Whose pages may ask.
+    pub origins: Origins,
+    /// Whose word about the client's address counts.
+    pub trusted_proxies: Vec<IpNet>,
+    /// Who is here.
+    pub directory: Arc<Directory>,
+    /// Where streams come from.
+    pub relay: Relay,
+    /// What is counted.
+    pub metrics: Arc<Metrics>,
+    /// Bounds.
+    pub limits: Limits,
+    /// Pages beside the interface.
+    pub pages: Option<Pages>,
+}
+
+impl Handler for App {
+    async fn handle(
+        self: Arc<Self>,
+        peer: SocketAddr,
+        request: Request<Incoming>,
+    ) -> Response<Body> {
+        let (request, _body) = request.into_parts();
+        let methods = match request.uri.path() {
+            "/v1/events" => "GET, HEAD, POST, OPTIONS",
+            path => {
+                let page = self.pages.as_ref();
+                let page = page.and_then(|pages| pages(&request.method, path));
+                return plain(page.unwrap_or_else(|| Problem::NotFound.into_response()));
+            }
+        };
+        if request.method == Method::OPTIONS {
+            return plain(cors::preflight(&self.origins, &request.headers, methods));
+        }
+        let answer = match (request.uri.path(), &request.method) {
+            ("/v1/events", &Method::GET | &Method::HEAD) => events(&self, peer, &request),
+            _ => Err(Problem::MethodNotAllowed(methods)),
+        };
+        let mut response = answer.unwrap_or_else(|problem| plain(problem.into_response()));
+        cors::expose(&self.origins, &request.headers, response.headers_mut());
+        response
+    }
+}

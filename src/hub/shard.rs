@@ -1,0 +1,646 @@
+//! A shard: one loop that owns a part of the streams and is the only one to append to them.
+//!
+//! Looks, joins and ends arrive through one ordered, bounded inbox, and that order is the lock: a
+//! stream joins its topics between two looks, never within one. A frame is appended to every one
+//! of its streams before the next is taken, because its position claims every earlier event of
+//! its look; only *waking* the writers is sliced, and those of a frame with few streams come
+//! before those of a frame with many.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::task::Waker;
+use std::time::{Duration, Instant};
+
+use slab::Slab;
+use tokio::sync::{mpsc, oneshot};
+
+use super::outbox::{Appended, Budget, Outbox, Queued};
+use super::topics::{Place, Topics};
+use super::wheel::{TICK, Wheel};
+use crate::frame::{self, Bye, Frame, Position};
+use crate::metrics::Metrics;
+use crate::topic::Topic;
+
+/// Commands that may wait in a shard's inbox: joins of a reconnect storm arrive in bursts.
+const INBOX: usize = 1024;
+
+/// A frame for at most this many streams is narrow, and its writers are woken first.
+const NARROW: usize = 16;
+
+/// How many writers of each kind are woken before the inbox is looked at again.
+const WAKE_NARROW: usize = 256;
+const WAKE_WIDE: usize = 64;
+
+/// When the shard speaks or ends of its own accord, and how much may wait.
+#[derive(Clone, Debug)]
+pub struct Timing {
+    /// The mean time between two beats of a stream; each is jittered by a fifth.
+    pub heartbeat: Duration,
+    /// The age at which streams are asked to reconnect, so that they spread after scaling out.
+    pub stream_age: Option<Duration>,
+    /// The bytes of all waiting frames beyond which the streams furthest behind are ended.
+    pub queue_bytes: usize,
+}
+
+/// A stream that wants to be fed from here on.
+pub struct Join {
+    /// Where its frames go.
+    pub outbox: Outbox,
+    /// Its topics, each once.
+    pub topics: Vec<Topic>,
+    /// When its token expires.
+    pub expires: Option<Instant>,
+    /// Who it is, for the log line of a stream that is too slow.
+    pub label: Arc<str>,
+}
+
+/// What a shard is told, in order.
+pub enum Command {
+    /// A stream joins after everything that was sent before.
+    Join(Join),
+    /// The next frames of a look, each with the topic whose streams get it.
+    Frames(Arc<[(Topic, Frame)]>, Attempt),
+    /// Messages that are not part of the log: only live streams get them.
+    Signal(Topic, Frame),
+    /// A look is through; this is the position of everyone who has read all that was sent.
+    Through(Option<Position>),
+    /// Every stream ends now.
+    EndAll(Bye),
+    /// Every stream ends within this time, spread evenly, and so does whoever joins later.
+    Drain(Duration),
+}
+
+/// Held by all who still have to try to write a slice; dropped when they have.
+#[derive(Clone, Debug)]
+pub struct Attempt(Arc<oneshot::Sender<()>>);
+
+/// Resolves once a slice has been tried by everyone.
+pub type Tried = oneshot::Receiver<()>;
+
+impl Attempt {
+    /// A new attempt and the way to await its end; the receiver's error is that end.
+    pub fn new() -> (Self, Tried) {
+        let (sender, tried) = oneshot::channel();
+        (Self(Arc::new(sender)), tried)
+    }
+
+    pub(crate) fn same(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
+/// The way to tell a shard.
+pub type ShardHandle = mpsc::Sender<Command>;
+
+struct Record {
+    outbox: Outbox,
+    places: Box<[Place]>,
+    generation: u32,
+    next_beat: Instant,
+    ends: Option<(Instant, Bye)>,
+    /// When its entry in the wheel is due; other entries of it are stale.
+    due: Instant,
+    label: Arc<str>,
+}
+
+/// The loop and what it owns.
+pub struct Shard {
+    inbox: mpsc::Receiver<Command>,
+    streams: Slab<Record>,
+    topics: Topics,
+    wheel: Wheel,
+    timing: Timing,
+    budget: Arc<Budget>,
+    metrics: Arc<Metrics>,
+    /// The beat at the position of the last whole look; `None` within a look.
+    beat: Option<(bytes::Bytes, Option<Position>)>,
+    narrow: VecDeque<Waker>,
+    wide: VecDeque<Waker>,
+    /// Counts frames; see [`Queued::number`].
+    frames: u64,
+    generations: u32,
+    drain_by: Option<Instant>,
+}
+
+impl Shard {
+    /// A shard without streams, and the way to tell it.
+    pub fn new(timing: Timing, budget: Arc<Budget>, metrics: Arc<Metrics>) -> (Self, ShardHandle) {
+        let (handle, inbox) = mpsc::channel(INBOX);
+        let shard = Self {
+            inbox,
+            streams: Slab::new(),
+            topics: Topics::default(),
+            wheel: Wheel::new(Instant::now()),
+            timing,
+            budget,
+            metrics,
+            beat: None,
+            narrow: VecDeque::new(),
+            wide: VecDeque::new(),
+            frames: 0,
+            generations: 0,
+            drain_by: None,
+        };
+        (shard, handle)
+    }
+
+    /// Runs until every handle is gone.
+    pub async fn run(mut self) {
+        let mut tick = tokio::time::interval(TICK);
+        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                biased;
+                _ = tick.tick() => self.turn(Instant::now()),
+                command = self.inbox.recv() => match command {
+                    Some(command) => self.take(command),
+                    None => return,
+                },
+                () = std::future::ready(()), if self.wakes_wait() => {}
+            }
+            self.wake_some();
+            if self.wakes_wait() {
+                // Those who were woken write now, before more are woken.
+                tokio::task::yield_now().await;
+            }
+        }
+    }
+
+    fn take(&mut self, command: Command) {
+        match command {
+            Command::Join(join) => self.join(join),
+            Command::Frames(frames, attempt) => {
+                self.beat = None;
+                for (topic, frame) in frames.iter() {
+                    self.append(topic, frame, |outbox, queued| {
+                        outbox.append(queued, &attempt)
+                    });
+                }
+                self.shed();
+            }
+            Command::Signal(topic, frame) => {
+                let (attempt, _) = Attempt::new();
+                self.append(&topic, &frame, |outbox, queued| {
+                    outbox.append_signal(queued, &attempt)
+                });
+            }
+            Command::Through(position) => {
+                self.beat = Some((frame::beat(position.as_deref()), position));
+            }
+            Command::EndAll(reason) => {
+                let all: Vec<u32> = self.streams.iter().map(|(key, _)| key as u32).collect();
+                for stream in all {
+                    self.end(stream, reason);
+                }
+            }
+            Command::Drain(over) => {
+                self.drain_by = Some(Instant::now() + over);
+                let all: Vec<u32> = self.streams.iter().map(|(key, _)| key as u32).collect();
+                for stream in all {
+                    self.end_by_drain(stream);
+                }
+            }
+        }
+    }
+
+    fn join(&mut self, join: Join) {
+        if join.outbox.is_closed() {
+            return;
+        }
+        let now = Instant::now();
+        self.generations = self.generations.wrapping_add(1);
+        let age = self
+            .timing
+            .stream_age
+            .map(|age| (now + jitter(age), Bye::Drain));
+        let expiry = join.expires.map(|at| (at, Bye::Expired));
+        let ends = [age, expiry]
+            .into_iter()
+            .flatten()
+            .min_by_key(|(at, _)| *at);
+        let stream = self.streams.vacant_key() as u32;
+        self.streams.insert(Record {
+            places: self.topics.join(stream, &join.topics),
+            outbox: join.outbox,
+            generation: self.generations,
+            next_beat: now + jitter(self.timing.heartbeat),
+            ends,
+            due: now,
+            label: join.label,
+        });
+        self.schedule(stream);
+        self.end_by_drain(stream);
+    }
+
+    /// Appends one frame to all streams of its topic, each in turn.
+    fn append(
+        &mut self,
+        topic: &Topic,
+        frame: &Frame,
+        append: impl Fn(&Outbox, &Arc<Queued>) -> Appended,
+    ) {
+        self.frames += 1;
+        let members = self.topics.of(topic);
+        let count = members.len();
+        if count == 0 {
+            return;
+        }
+        let queued = Queued::new(frame.clone(), self.frames, self.budget.clone());
+        let ready = if count <= NARROW {
+            &mut self.narrow
+        } else {
+            &mut self.wide
+        };
+        let (mut sent, mut full, mut gone) = (0, Vec::new(), Vec::new());
+        for stream in members {
+            let record = &self.streams[stream as usize];
+            match append(&record.outbox, &queued) {
+                Appended::Waits(waker) => {
+                    sent += 1;
+                    ready.extend(waker);
+                }
+                Appended::Full => full.push(stream),
+                Appended::Refused if record.outbox.is_closed() => gone.push(stream),
+                Appended::Refused => {}
+            }
+        }
+        self.metrics.frames_out.inc_by(sent);
+        for stream in full {
+            self.end_slow(stream);
+        }
+        for stream in gone {
+            self.remove(stream);
+        }
+    }
+
+    /// Ends the streams furthest behind until the waiting frames fit their budget again.
+    fn shed(&mut self) {
+        if self.budget.used() <= self.timing.queue_bytes {
+            return;
+        }
+        let mut behind: Vec<(u64, u32)> = self
+            .streams
+            .iter()
+            .filter_map(|(key, record)| Some((record.outbox.oldest()?, key as u32)))
+            .collect();
+        behind.sort_unstable();
+        for (_, stream) in behind {
+            if self.budget.used() <= self.timing.queue_bytes {
+                return;
+            }
+            self.end_slow(stream);
+        }
+    }
+
+    /// Beats and ends that have come due.
+    fn turn(&mut self, now: Instant) {
+        for (stream, generation) in self.wheel.advance(now) {
+            let Some(record) = self.streams.get_mut(stream as usize) else {
+                continue;
+            };
+            if record.generation != generation || record.due > now {
+                continue;
+            }
+            if record.outbox.is_closed() {
+                self.remove(stream);
+                continue;
+            }
+            if let Some((at, reason)) = record.ends
+                && at <= now
+            {
+                self.end(stream, reason);
+                continue;
+            }
+            if let Some((block, position)) = &self.beat {
+                record.next_beat = now + jitter(self.timing.heartbeat);
+                self.narrow
+                    .extend(record.outbox.beat(block, position.as_ref()));
+            } else {
+                // Within a look there is no whole position to beat at; soon there will be.
+                record.next_beat = now + TICK;
+            }
+            self.schedule(stream);
+        }
+    }
+
+    fn schedule(&mut self, stream: u32) {
+        let record = &mut self.streams[stream as usize];
+        record.due = match record.ends {
+            Some((at, _)) => at.min(record.next_beat),
+            None => record.next_beat,
+        };
+        self.wheel.enter(record.due, stream, record.generation);
+    }
+
+    /// While draining, gives the stream a random moment of what is left of the time.
+    fn end_by_drain(&mut self, stream: u32) {
+        let Some(by) = self.drain_by else { return };
+        let left = by.saturating_duration_since(Instant::now());
+        let at = Instant::now() + left.mul_f64(fastrand::f64());
+        let record = &mut self.streams[stream as usize];
+        if record.ends.is_none_or(|(ends, _)| at < ends) {
+            record.ends = Some((at, Bye::Drain));
+        }
+        self.schedule(stream);
+    }
+
+    fn end_slow(&mut self, stream: u32) {
+        let label = self.streams[stream as usize].label.clone();
+        tracing::warn!(stream = %label, "stream ended: its client reads more slowly than events arrive");
+        self.end(stream, Bye::Slow);
+    }
+
+    fn end(&mut self, stream: u32, reason: Bye) {
+        if self.streams[stream as usize].outbox.end(reason) {
+            self.metrics.bye(reason);
+        }
+        self.remove(stream);
+    }
+
+    fn remove(&mut self, stream: u32) {
+        let record = self.streams.remove(stream as usize);
+        for (other, place, index) in self.topics.leave(&record.places) {
+            if other == stream {
+                continue;
+            }
+            self.streams[other as usize].places[place as usize].moved(index);
+        }
+    }
+
+    fn wakes_wait(&self) -> bool {
+        !self.narrow.is_empty() || !self.wide.is_empty()
+    }
+
+    fn wake_some(&mut self) {
+        let narrow = self.narrow.len().min(WAKE_NARROW);
+        let wide = self.wide.len().min(WAKE_WIDE);
+        let narrow = self.narrow.drain(..narrow);
+        for waker in narrow.chain(self.wide.drain(..wide)) {
+            waker.wake();
+        }
+    }
+}
+
+/// The duration, give or take a fifth.
+fn jitter(mean: Duration) -> Duration {
+    mean.mul_f64(0.8 + 0.4 * fastrand::f64())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::task::{Context, Poll};
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::hub::outbox::{Outlet, outbox};
+
+    /// A frame that is recognised by its position.
+    fn frame(number: usize, size: usize) -> Frame {
+        let json = format!("{{\"number\":{number},\"pad\":\"{}\"}}", "x".repeat(size));
+        Frame::numbered(&number.to_string(), &json)
+    }
+
+    fn topic(name: usize) -> Topic {
+        Topic::parse(&format!("t{name}")).expect("a topic")
+    }
+
+    fn shard(queue_bytes: usize) -> (Shard, ShardHandle) {
+        let timing = Timing {
+            heartbeat: Duration::from_secs(3600),
+            stream_age: None,
+            queue_bytes,
+        };
+        Shard::new(timing, Arc::default(), Arc::new(Metrics::new()))
+    }
+
+    /// A client: what it has read, as text.
+    struct Reader {
+        outlet: Outlet,
+        topics: Vec<usize>,
+        text: String,
+        expected: Vec<usize>,
+    }
+
+    impl Reader {
+        fn join(topics: Vec<usize>, limit: usize) -> (Self, Command) {
+            let (outbox, outlet) = outbox(limit, false);
+            outlet.go_live(None);
+            let join = Join {
+                outbox,
+                topics: topics.iter().map(|&name| topic(name)).collect(),
+                expires: None,
+                label: "a reader".into(),
+            };
+            let reader = Self {
+                outlet,
+                topics,
+                text: String::new(),
+                expected: Vec::new(),
+            };
+            (reader, Command::Join(join))
+        }
+
+        /// Reads once; false when nothing waits.
+        fn read(&mut self) -> bool {
+            let mut cx = Context::from_waker(Waker::noop());
+            match self.outlet.poll_next(&mut cx) {
+                Poll::Ready(Some(bytes)) => {
+                    self.text += std::str::from_utf8(&bytes).expect("text");
+                    true
+                }
+                _ => false,
+            }
+        }
+
+        fn numbers(&self) -> Vec<usize> {
+            let ids = self
+                .text
+                .lines()
+                .filter_map(|line| line.strip_prefix("id: "));
+            ids.filter_map(|id| id.parse().ok()).collect()
+        }
+    }
+
+    #[derive(Clone, Debug)]
+    enum Step {
+        Join(Vec<usize>),
+        Frames(Vec<usize>),
+        Read(prop::sample::Index),
+        Leave(prop::sample::Index),
+    }
+
+    fn steps() -> impl Strategy<Value = Vec<Step>> {
+        // Topic 0 is wide: every stream has it; the others are narrow.
+        let join = proptest::collection::btree_set(1usize..6, 0..3).prop_map(|narrow| {
+            let mut topics = vec![0];
+            topics.extend(narrow);
+            Step::Join(topics)
+        });
+        let frames = proptest::collection::vec(0usize..6, 1..8).prop_map(Step::Frames);
+        let step = prop_oneof![
+            2 => join,
+            3 => frames,
+            4 => any::<prop::sample::Index>().prop_map(Step::Read),
+            1 => any::<prop::sample::Index>().prop_map(Step::Leave),
+        ];
+        proptest::collection::vec(step, 1..60)
+    }
+
+    proptest! {
+        /// Whoever is cut at any frame holds that frame's position, and its position claims every
+        /// frame of its topics before it: so all of them must have come, in order.
+        #[test]
+        fn every_stream_reads_the_frames_of_its_topics_in_order(steps in steps()) {
+            let (mut shard, _handle) = shard(usize::MAX);
+            let mut readers: Vec<Reader> = Vec::new();
+            let mut number = 0;
+            for step in steps {
+                match step {
+                    Step::Join(topics) => {
+                        let (reader, join) = Reader::join(topics, usize::MAX);
+                        shard.take(join);
+                        readers.push(reader);
+                    }
+                    Step::Frames(topics) => {
+                        let mut slice = Vec::new();
+                        for name in topics {
+                            number += 1;
+                            slice.push((topic(name), frame(number, 10)));
+                            for reader in &mut readers {
+                                if reader.topics.contains(&name) {
+                                    reader.expected.push(number);
+                                }
+                            }
+                        }
+                        let (attempt, _) = Attempt::new();
+                        shard.take(Command::Frames(slice.into(), attempt));
+                        shard.wake_some();
+                    }
+                    Step::Read(which) if !readers.is_empty() => {
+                        let reader = which.get_mut(&mut readers);
+                        reader.read();
+                        let read = reader.numbers();
+                        prop_assert_eq!(&read[..], &reader.expected[..read.len()]);
+                    }
+                    Step::Leave(which) if !readers.is_empty() => {
+                        let which = which.index(readers.len());
+                        readers.swap_remove(which);
+                    }
+                    Step::Read(_) | Step::Leave(_) => {}
+                }
+            }
+            for reader in &mut readers {
+                while reader.read() {}
+                prop_assert_eq!(reader.numbers(), reader.expected.clone());
+            }
+            drop(readers);
+            prop_assert_eq!(shard.budget.used(), 0, "nothing stays charged");
+        }
+    }
+
+    #[test]
+    fn a_stream_beyond_its_queue_ends_with_the_position_that_it_holds() {
+        let (mut shard, _handle) = shard(usize::MAX);
+        let (mut reader, join) = Reader::join(vec![0], 1000);
+        shard.take(join);
+        let mut send = |number| {
+            let (attempt, _) = Attempt::new();
+            let slice = vec![(topic(0), frame(number, 400))];
+            shard.take(Command::Frames(slice.into(), attempt));
+        };
+        send(1);
+        assert!(reader.read());
+        (2..6).for_each(&mut send);
+        assert!(reader.read());
+        assert!(
+            reader
+                .text
+                .ends_with("event: tidings.bye\ndata: {\"reason\":\"slow\"}\n\n"),
+            "{}",
+            reader.text
+        );
+        assert_eq!(
+            reader.numbers(),
+            [1, 1],
+            "the frame's id and again the bye's"
+        );
+        assert!(!reader.read());
+        assert_eq!(shard.budget.used(), 0);
+        assert!(shard.streams.is_empty());
+    }
+
+    #[test]
+    fn an_empty_queue_takes_any_frame() {
+        let (mut shard, _handle) = shard(usize::MAX);
+        let (mut reader, join) = Reader::join(vec![0], 10);
+        shard.take(join);
+        let (attempt, _) = Attempt::new();
+        let slice = vec![(topic(0), frame(1, 4000))];
+        shard.take(Command::Frames(slice.into(), attempt));
+        assert!(reader.read());
+        assert_eq!(reader.numbers(), [1]);
+    }
+
+    #[test]
+    fn those_furthest_behind_are_shed_and_shared_frames_count_once() {
+        let (mut shard, _handle) = shard(10_000);
+        let mut readers = Vec::new();
+        for _ in 0..3 {
+            let (reader, join) = Reader::join(vec![0], usize::MAX);
+            shard.take(join);
+            readers.push(reader);
+        }
+        let mut send = |number, readers: &mut [Reader]| {
+            let (attempt, _) = Attempt::new();
+            let slice = vec![(topic(0), frame(number, 1000))];
+            shard.take(Command::Frames(slice.into(), attempt));
+            // One client never reads.
+            for reader in &mut readers[1..] {
+                assert!(reader.read());
+            }
+        };
+        for number in 1..=9 {
+            send(number, &mut readers);
+        }
+        assert!(!readers[0].outlet_ended(), "nine shared frames fit");
+        for number in 10..=20 {
+            send(number, &mut readers);
+        }
+        assert!(readers[0].outlet_ended());
+        for reader in &readers[1..] {
+            assert_eq!(reader.numbers(), (1..=20).collect::<Vec<_>>());
+        }
+    }
+
+    impl Reader {
+        /// Whether the queue has been replaced by a bye.
+        fn outlet_ended(&mut self) -> bool {
+            self.outlet.is_ending()
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn beats_and_ends_come_through_the_queue() {
+        let timing = Timing {
+            heartbeat: Duration::from_secs(20),
+            stream_age: None,
+            queue_bytes: usize::MAX,
+        };
+        let (mut shard, _handle) = Shard::new(timing, Arc::default(), Arc::new(Metrics::new()));
+        let (mut reader, join) = Reader::join(vec![0], 1000);
+        shard.take(join);
+        shard.take(Command::Through(Some("7".into())));
+        let start = Instant::now();
+        shard.turn(start + Duration::from_secs(15));
+        assert!(!reader.read(), "not before 16 s");
+        shard.turn(start + Duration::from_millis(24_300));
+        assert!(reader.read());
+        assert_eq!(reader.text, "id: 7\nevent: tidings.beat\ndata: {}\n\n");
+        shard.take(Command::EndAll(Bye::Diverged));
+        assert!(reader.read());
+        let end = "event: tidings.bye\ndata: {\"reason\":\"diverged\"}\n\n";
+        assert!(reader.text.ends_with(end), "{}", reader.text);
+        assert_eq!(reader.numbers(), [7, 7]);
+    }
+}

@@ -1,0 +1,387 @@
+//! Sessions: how the gateway reaches its Postgres, and what every session has in common.
+//!
+//! Every session names itself, keeps its socket alive, notices a peer that has vanished, and
+//! refuses a standby: a snapshot read there lacks running transactions, and events would be lost.
+
+use std::ops::Deref;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use deadpool_postgres::{Hook, HookError, Manager, ManagerConfig, Pool, RecyclingMethod, Runtime};
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::CryptoProvider;
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
+use tokio_postgres::config::SslMode;
+use tokio_postgres::tls::MakeTlsConnect;
+use tokio_postgres::{Client, Config, Connection, Socket};
+use tokio_postgres_rustls::MakeRustlsConnect;
+
+/// How long opening a session may take: a database further away than this is away.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a silent peer keeps a session: with the probes, a vanished one is noticed in 15 s.
+const KEEPALIVE_IDLE: Duration = Duration::from_secs(5);
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(3);
+const KEEPALIVE_RETRIES: u32 = 3;
+/// How long sent bytes may stay unacknowledged.
+const USER_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// A socket with TLS around it where the address asks for it.
+type Tls = <MakeRustlsConnect as MakeTlsConnect<Socket>>::Stream;
+
+/// Why a session could not be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum ConnectError {
+    /// The address is not usable; the text says what to do.
+    #[error("DATABASE_URL: {0}")]
+    Url(String),
+    /// Postgres refused or was not reached.
+    #[error("cannot reach the database: {}", tell(.0))]
+    Postgres(#[from] tokio_postgres::Error),
+    /// The session has gone silent or away.
+    #[error("{0}")]
+    Lost(&'static str),
+    /// It is a standby.
+    #[error(
+        "the database is a standby (pg_is_in_recovery): tidings reads snapshots, which only the \
+         primary can give; point DATABASE_URL at the primary"
+    )]
+    Standby,
+}
+
+/// A database error in one line, with what the server said rather than "db error".
+pub fn tell(error: &tokio_postgres::Error) -> String {
+    if let Some(db) = error.as_db_error() {
+        let hint = db.hint().map(|hint| format!(" ({hint})"));
+        return format!("{}{}", db.message(), hint.unwrap_or_default());
+    }
+    let mut text = error.to_string();
+    let mut source = std::error::Error::source(error);
+    while let Some(cause) = source {
+        text = format!("{text}: {cause}");
+        source = cause.source();
+    }
+    text
+}
+
+/// Where the database is and how it is spoken to.
+#[derive(Clone)]
+pub struct Database {
+    config: Config,
+    tls: MakeRustlsConnect,
+}
+
+/// A session whose connection is driven in the background, for as long as it is held.
+pub struct Session {
+    client: Client,
+    driver: tokio::task::JoinHandle<()>,
+}
+
+impl Deref for Session {
+    type Target = Client;
+
+    fn deref(&self) -> &Client {
+        &self.client
+    }
+}
+
+impl Session {
+    /// The client, for what needs it whole: transactions.
+    pub fn client_mut(&mut self) -> &mut Client {
+        &mut self.client
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        self.driver.abort();
+    }
+}
+
+impl Database {
+    /// Reads a URL or a `key=value` string of libpq, with `sslmode` and `sslrootcert`.
+    pub fn parse(url: &str) -> Result<Self, ConnectError> {
+        let (url, ssl) = take_ssl(url)?;
+        let mut config: Config = url
+            .parse()
+            .map_err(|error: tokio_postgres::Error| ConnectError::Url(tell(&error)))?;
+        if config.get_hosts().is_empty() {
+            return Err(ConnectError::Url(
+                "no host; expected postgres://user@host/database".into(),
+            ));
+        }
+        config
+            .ssl_mode(ssl.mode)
+            .connect_timeout(CONNECT_TIMEOUT)
+            .keepalives(true)
+            .keepalives_idle(KEEPALIVE_IDLE)
+            .keepalives_interval(KEEPALIVE_INTERVAL)
+            .keepalives_retries(KEEPALIVE_RETRIES)
+            .tcp_user_timeout(USER_TIMEOUT);
+        let tls = MakeRustlsConnect::new(tls_config(&ssl)?);
+        Ok(Self { config, tls })
+    }
+
+    /// The name of the database, for messages.
+    pub fn name(&self) -> &str {
+        self.config.get_dbname().unwrap_or("")
+    }
+
+    /// Opens a session named `tidings/<name>` and drives it in the background.
+    pub async fn session(&self, name: &str) -> Result<Session, ConnectError> {
+        let (client, connection) = self.connect(name).await?;
+        let driver = tokio::spawn(async move {
+            // An error of the connection reaches whoever uses the client.
+            let _ = connection.await;
+        });
+        let session = Session { client, driver };
+        refuse_standby(&session).await?;
+        Ok(session)
+    }
+
+    /// Opens a session whose connection the caller drives, to hear its notifications. The caller
+    /// asks [`refuse_standby`] itself.
+    pub async fn connect(
+        &self,
+        name: &str,
+    ) -> Result<(Client, Connection<Socket, Tls>), ConnectError> {
+        Ok(self.named(name).connect(self.tls.clone()).await?)
+    }
+
+    /// A pool of sessions named `tidings/pool`, opened when first needed; waiting for one ends
+    /// after `wait`, and a statement after `statement_timeout`.
+    pub fn pool(&self, size: usize, wait: Duration, statement_timeout: Duration) -> Pool {
+        let manager = Manager::from_config(
+            self.named("pool"),
+            self.tls.clone(),
+            ManagerConfig {
+                recycling_method: RecyclingMethod::Fast,
+            },
+        );
+        let settings = format!(
+            "set statement_timeout = {}; set idle_in_transaction_session_timeout = '10s'; \
+             set timezone = 'UTC'; set plan_cache_mode = force_generic_plan; \
+             set jit = off",
+            statement_timeout.as_millis()
+        );
+        let prepare = Hook::async_fn(move |client, _| {
+            let settings = settings.clone();
+            Box::pin(async move {
+                client
+                    .batch_execute(&settings)
+                    .await
+                    .map_err(HookError::Backend)?;
+                let standby = refuse_standby(client).await;
+                standby.map_err(|error| HookError::message(error.to_string()))
+            })
+        });
+        Pool::builder(manager)
+            .max_size(size)
+            .wait_timeout(Some(wait))
+            .create_timeout(Some(CONNECT_TIMEOUT))
+            .recycle_timeout(Some(CONNECT_TIMEOUT))
+            .runtime(Runtime::Tokio1)
+            .post_create(prepare)
+            .build()
+            .expect("a runtime is given")
+    }
+
+    fn named(&self, name: &str) -> Config {
+        let mut config = self.config.clone();
+        config.application_name(format!("tidings/{name}"));
+        config
+    }
+}
+
+/// Refuses a session on a server that replays another's log.
+pub async fn refuse_standby(client: &Client) -> Result<(), ConnectError> {
+    let row = client.query_one("select pg_is_in_recovery()", &[]).await?;
+    if row.get(0) {
+        return Err(ConnectError::Standby);
+    }
+    Ok(())
+}
+
+/// What the address says about TLS.
+struct Ssl {
+    mode: SslMode,
+    /// Whether the server's certificate and name are checked.
+    verify: bool,
+    root: Option<PathBuf>,
+}
+
+/// Takes `sslmode` and `sslrootcert` out of an address, because the parser knows neither
+/// `verify-full` nor root certificates.
+fn take_ssl(url: &str) -> Result<(String, Ssl), ConnectError> {
+    let is_url = url.starts_with("postgres://") || url.starts_with("postgresql://");
+    let (head, separator, parameters) = match (is_url, url.split_once('?')) {
+        (true, Some((head, query))) => (head, '&', query.split('&').collect::<Vec<_>>()),
+        (true, None) => (url, '&', Vec::new()),
+        (false, _) => ("", ' ', url.split_whitespace().collect()),
+    };
+    let mut ssl = Ssl {
+        mode: SslMode::Prefer,
+        verify: false,
+        root: None,
+    };
+    let mut kept = Vec::new();
+    for parameter in parameters {
+        match parameter.split_once('=') {
+            Some(("sslmode", mode)) => (ssl.mode, ssl.verify) = ssl_mode(mode)?,
+            Some(("sslrootcert", path)) => ssl.root = Some(PathBuf::from(decode(path))),
+            _ => kept.push(parameter),
+        }
+    }
+    let kept = kept.join(&separator.to_string());
+    let url = match (is_url, kept.is_empty()) {
+        (true, true) => head.to_owned(),
+        (true, false) => format!("{head}?{kept}"),
+        (false, _) => kept,
+    };
+    Ok((url, ssl))
+}
+
+fn ssl_mode(mode: &str) -> Result<(SslMode, bool), ConnectError> {
+    match mode {
+        "disable" => Ok((SslMode::Disable, false)),
+        "prefer" => Ok((SslMode::Prefer, false)),
+        "require" => Ok((SslMode::Require, false)),
+        "verify-full" => Ok((SslMode::Require, true)),
+        _ => Err(ConnectError::Url(format!(
+            "sslmode={mode} is not known; use disable, prefer, require or verify-full"
+        ))),
+    }
+}
+
+/// Percent-decoding, as far as paths in a URL need it.
+fn decode(text: &str) -> String {
+    let mut out = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let Some((&byte, after)) = rest.split_first() {
+        let hex = after.get(..2).and_then(|two| std::str::from_utf8(two).ok());
+        match hex.and_then(|two| u8::from_str_radix(two, 16).ok()) {
+            Some(decoded) if byte == b'%' => {
+                out.push(decoded);
+                rest = &after[2..];
+            }
+            _ => {
+                out.push(byte);
+                rest = after;
+            }
+        }
+    }
+    String::from_utf8_lossy(&out).into_owned()
+}
+
+fn tls_config(ssl: &Ssl) -> Result<ClientConfig, ConnectError> {
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let builder = ClientConfig::builder_with_provider(provider.clone())
+        .with_safe_default_protocol_versions()
+        .map_err(|error| ConnectError::Url(error.to_string()))?;
+    if !ssl.verify {
+        let unchecked = Arc::new(Unchecked(provider));
+        return Ok(builder
+            .dangerous()
+            .with_custom_certificate_verifier(unchecked)
+            .with_no_client_auth());
+    }
+    let mut roots = RootCertStore::empty();
+    match &ssl.root {
+        Some(path) => {
+            use rustls::pki_types::pem::PemObject;
+            let unreadable =
+                |error| ConnectError::Url(format!("sslrootcert {}: {error}", path.display()));
+            let certificates = CertificateDer::pem_file_iter(path)
+                .map_err(|error| unreadable(error.to_string()))?;
+            for certificate in certificates {
+                let certificate = certificate.map_err(|error| unreadable(error.to_string()))?;
+                roots
+                    .add(certificate)
+                    .map_err(|error| unreadable(error.to_string()))?;
+            }
+        }
+        None => {
+            roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+        }
+    }
+    if roots.is_empty() {
+        return Err(ConnectError::Url(
+            "sslmode=verify-full needs root certificates: give sslrootcert=FILE in PEM".into(),
+        ));
+    }
+    Ok(builder.with_root_certificates(roots).with_no_client_auth())
+}
+
+/// `sslmode=require` and `prefer` encrypt without asking who answers, as libpq does.
+#[derive(Debug)]
+struct Unchecked(Arc<CryptoProvider>);
+
+impl ServerCertVerifier for Unchecked {
+    fn verify_server_cert(
+        &self,
+        _end_entity: &CertificateDer<'_>,
+        _intermediates: &[CertificateDer<'_>],
+        _server_name: &ServerName<'_>,
+        _ocsp_response: &[u8],
+        _now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        let algorithms = &self.0.signature_verification_algorithms;
+        rustls::crypto::verify_tls12_signature(message, cert, dss, algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        let algorithms = &self.0.signature_verification_algorithms;
+        rustls::crypto::verify_tls13_signature(message, cert, dss, algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.signature_verification_algorithms.supported_schemes()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ssl_parameters_are_taken_out_of_either_form() {
+        let (url, ssl) = take_ssl(
+            "postgres://a@h/d?sslmode=verify-full&connect_timeout=3&sslrootcert=%2Fetc%2Fca.pem",
+        )
+        .expect("reads");
+        assert_eq!(url, "postgres://a@h/d?connect_timeout=3");
+        assert!(ssl.verify);
+        assert_eq!(ssl.root, Some(PathBuf::from("/etc/ca.pem")));
+        let (text, ssl) = take_ssl("host=h user=a sslmode=disable").expect("reads");
+        assert_eq!(text, "host=h user=a");
+        assert_eq!(ssl.mode, SslMode::Disable);
+        assert!(take_ssl("postgres://h/d?sslmode=maybe").is_err());
+    }
+
+    #[test]
+    fn a_bad_address_says_what_to_do() {
+        for url in [
+            "",
+            "postgres://",
+            "host=h sslmode=verify-full sslrootcert=/nowhere",
+        ] {
+            let error = Database::parse(url).err().expect("refused").to_string();
+            assert!(error.starts_with("DATABASE_URL: "), "{error}");
+        }
+    }
+}

@@ -1,0 +1,89 @@
+//! Attaching: how a stream comes to be fed from a known position on.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use deadpool_postgres::Pool;
+use tokio::sync::{mpsc, oneshot};
+
+use super::turn::Turns;
+use crate::cursor::Cursor;
+use crate::frame::Position;
+use crate::hub::shard::Join;
+use crate::hub::window::Window;
+use crate::metrics::Metrics;
+
+/// Streams that may wait to be received by the loop that looks.
+const ARRIVALS: usize = 1024;
+
+/// A stream that wants to join.
+pub struct Arrival {
+    pub(crate) join: Join,
+    /// Whether it brings a cursor, so that its position must not lie behind what that has seen.
+    pub(crate) brings_cursor: bool,
+    pub(crate) reply: oneshot::Sender<Attached>,
+}
+
+/// Where a stream has joined: everything after this position reaches its outbox.
+pub struct Attached {
+    /// The position.
+    pub position: Cursor,
+    /// Its text, or that of the last position that had one.
+    pub text: Option<Position>,
+}
+
+/// Bounds of what a stream may ask of the relay.
+#[derive(Clone, Debug)]
+pub struct Bounds {
+    /// The bytes that may wait for one stream.
+    pub stream_queue_bytes: usize,
+    /// The most events that a stream replays.
+    pub replay_events: usize,
+    /// How long a stream that needs the database is held while that is away.
+    pub hold: Duration,
+}
+
+/// What streams use of the relay.
+#[derive(Clone)]
+pub struct Relay {
+    pub(crate) arrivals: mpsc::Sender<Arrival>,
+    pub(crate) window: Arc<Window>,
+    pub(crate) pool: Pool,
+    pub(crate) turns: Arc<Turns>,
+    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) bounds: Bounds,
+}
+
+impl Relay {
+    /// The relay's front, and the queue of arrivals for the loop that looks.
+    pub fn new(
+        window: Arc<Window>,
+        pool: Pool,
+        turns: Arc<Turns>,
+        metrics: Arc<Metrics>,
+        bounds: Bounds,
+    ) -> (Self, mpsc::Receiver<Arrival>) {
+        let (arrivals, queue) = mpsc::channel(ARRIVALS);
+        let relay = Self {
+            arrivals,
+            window,
+            pool,
+            turns,
+            metrics,
+            bounds,
+        };
+        (relay, queue)
+    }
+
+    /// Joins a stream; `None` when the gateway is going away.
+    pub(crate) async fn attach(&self, join: Join, brings_cursor: bool) -> Option<Attached> {
+        let (reply, attached) = oneshot::channel();
+        let arrival = Arrival {
+            join,
+            brings_cursor,
+            reply,
+        };
+        self.arrivals.send(arrival).await.ok()?;
+        attached.await.ok()
+    }
+}

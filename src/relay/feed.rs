@@ -1,0 +1,238 @@
+//! A feed: the bytes of one stream, from its first line to its last.
+//!
+//! It opens in a fixed order (retry line, then a reset or what was missed, then `ready`) and from
+//! then on hands out what the shard appends to its outbox. Whoever writes it pulls; what opens it
+//! runs only while it is pulled and ends when it is dropped, so that no task outlives its stream.
+
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::task::{Context, Poll};
+use std::time::Instant;
+
+use bytes::Bytes;
+use tokio::sync::mpsc;
+
+use super::attach::Relay;
+use super::replay::{Refused, Replay};
+use crate::cursor::Cursor;
+use crate::frame::{self, Bye, Position, Reset};
+use crate::hub::outbox::outbox;
+use crate::hub::shard::Join;
+use crate::hub::{Outbox, Outlet};
+use crate::topic::Topic;
+
+/// Where a stream wants to begin.
+#[derive(Clone, Debug)]
+pub enum Since {
+    /// From now on.
+    Now,
+    /// From this cursor on.
+    Cursor(Box<Cursor>),
+    /// The client brought a text that is no cursor.
+    Malformed,
+}
+
+/// What a stream asks for, after everything that could be refused has been.
+#[derive(Debug)]
+pub struct Request {
+    /// Its topics, each once; all of them may be read.
+    pub topics: Vec<Topic>,
+    /// Topics that were asked for and may not be read.
+    pub denied: Vec<String>,
+    /// Where to begin.
+    pub since: Since,
+    /// Whether events carry an `event:` line.
+    pub named: bool,
+    /// When the token expires: as the stream's deadline, and as the client is told.
+    pub expires: Option<(Instant, String)>,
+    /// The user, for turns at the database.
+    pub user: Option<Arc<str>>,
+    /// Who it is, for logs.
+    pub label: Arc<str>,
+}
+
+/// Where an opening feed puts its blocks, one at a time.
+pub(crate) struct Out {
+    blocks: mpsc::Sender<Bytes>,
+    /// The position that the client holds once it has read what was put out.
+    held: Mutex<Option<Position>>,
+}
+
+impl Out {
+    /// Hands a block out; `position` is what its reader holds then, unless that stays as it was.
+    pub(crate) async fn send(
+        &self,
+        block: Bytes,
+        position: Option<Position>,
+    ) -> Result<(), Refused> {
+        self.blocks.send(block).await.map_err(|_| Refused::Gone)?;
+        if position.is_some() {
+            *self.lock() = position;
+        }
+        Ok(())
+    }
+
+    fn held(&self) -> Option<Position> {
+        self.lock().clone()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<Position>> {
+        self.held.lock().expect("nothing panics while it is held")
+    }
+}
+
+/// The opening, as far as it has come.
+struct Opening {
+    act: Pin<Box<dyn Future<Output = Opened> + Send>>,
+    blocks: mpsc::Receiver<Bytes>,
+}
+
+/// How an opening ended.
+enum Opened {
+    /// The stream is live from this position on.
+    Live(Option<Position>),
+    /// It is over.
+    Over,
+}
+
+/// The bytes of one stream.
+pub struct Feed {
+    opening: Option<Opening>,
+    outlet: Option<Outlet>,
+}
+
+impl Feed {
+    /// Opens a stream; nothing happens until it is polled.
+    pub fn open(relay: Relay, request: Request) -> Self {
+        let held = match &request.since {
+            Since::Cursor(cursor) => cursor.to_text().map(Position::from),
+            Since::Now | Since::Malformed => None,
+        };
+        let (outbox, outlet) = outbox(relay.bounds.stream_queue_bytes, request.named);
+        let (sender, blocks) = mpsc::channel(1);
+        let act = Box::pin(async move {
+            let out = Out {
+                blocks: sender,
+                held: Mutex::new(held),
+            };
+            match open(&relay, request, outbox, &out).await {
+                Ok(()) => Opened::Live(out.held()),
+                Err(_) => Opened::Over,
+            }
+        });
+        Self {
+            opening: Some(Opening { act, blocks }),
+            outlet: Some(outlet),
+        }
+    }
+
+    /// A stream that only says that it ends: what the gateway cannot serve now is still a 200, since
+    /// an EventSource never comes back from anything else.
+    pub fn bye(relay: &Relay, reason: Bye) -> Bytes {
+        relay.metrics.bye(reason);
+        let mut text = frame::retry_line().to_vec();
+        text.extend_from_slice(&frame::bye(reason, None));
+        text.into()
+    }
+
+    /// The next bytes to write; `None` when the stream is over.
+    pub fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Bytes>> {
+        let Some(outlet) = &mut self.outlet else {
+            return Poll::Ready(None);
+        };
+        if let Some(opening) = &mut self.opening {
+            // What it said is taken before it goes on, and what it says last before it is dropped.
+            if let Poll::Ready(Some(block)) = opening.blocks.poll_recv(cx) {
+                return Poll::Ready(Some(block));
+            }
+            let opened = opening.act.as_mut().poll(cx);
+            let said = opening.blocks.poll_recv(cx);
+            if let Poll::Ready(opened) = opened {
+                self.opening = None;
+                match opened {
+                    Opened::Live(position) => outlet.go_live(position),
+                    Opened::Over => self.outlet = None,
+                }
+            }
+            return match said {
+                Poll::Ready(Some(block)) => Poll::Ready(Some(block)),
+                _ if self.opening.is_none() => self.poll_next(cx),
+                _ => Poll::Pending,
+            };
+        }
+        outlet.poll_next(cx)
+    }
+}
+
+/// Opens a stream: what comes before its live frames. An error has ended it.
+async fn open(relay: &Relay, request: Request, outbox: Outbox, out: &Out) -> Result<(), Refused> {
+    out.send(frame::retry_line(), None).await?;
+    let join = Join {
+        outbox,
+        topics: request.topics.clone(),
+        expires: request.expires.as_ref().map(|(at, _)| *at),
+        label: request.label.clone(),
+    };
+    let cursor = match &request.since {
+        Since::Cursor(cursor) => Some(&**cursor),
+        Since::Now | Since::Malformed => None,
+    };
+    let attached = relay.attach(join, cursor.is_some());
+    let attached = match tokio::time::timeout(relay.bounds.hold, attached).await {
+        Ok(Some(attached)) => attached,
+        Ok(None) => return bye(relay, out, Bye::Drain).await,
+        Err(_) => return bye(relay, out, Bye::Unavailable).await,
+    };
+    let mut refused = matches!(request.since, Since::Malformed).then_some(Reset::Malformed);
+    let mut replayed = 0;
+    if let Some(cursor) = cursor {
+        let replay = Replay {
+            relay,
+            user: request.user.as_ref(),
+            topics: &request.topics,
+            named: request.named,
+            out,
+        };
+        match replay.run(cursor, &attached).await {
+            Ok(events) => replayed = events,
+            Err(Refused::Reset(reason)) => refused = Some(reason),
+            Err(Refused::Bye(reason)) => return bye(relay, out, reason).await,
+            Err(Refused::Gone) => return Err(Refused::Gone),
+        }
+    }
+    if let Some(reason) = refused {
+        relay.metrics.reset(reason);
+        let block = frame::reset(reason, out.held().as_deref());
+        out.send(block, None).await?;
+    }
+    let resumed = cursor.is_some() && refused.is_none();
+    let json = ready_json(&request, resumed, replayed);
+    let block = frame::ready(attached.text.as_deref(), &json);
+    out.send(block, attached.text).await
+}
+
+async fn bye(relay: &Relay, out: &Out, reason: Bye) -> Result<(), Refused> {
+    relay.metrics.bye(reason);
+    let block = frame::bye(reason, out.held().as_deref());
+    out.send(block, None).await?;
+    Err(Refused::Bye(reason))
+}
+
+fn ready_json(request: &Request, resumed: bool, replayed: usize) -> String {
+    #[derive(serde::Serialize)]
+    struct Ready<'a> {
+        resumed: bool,
+        replayed: usize,
+        topics: Vec<&'a str>,
+        denied: &'a [String],
+        expires_at: Option<&'a str>,
+    }
+    let ready = Ready {
+        resumed,
+        replayed,
+        topics: request.topics.iter().map(Topic::as_str).collect(),
+        denied: &request.denied,
+        expires_at: request.expires.as_ref().map(|(_, text)| text.as_str()),
+    };
+    serde_json::to_string(&ready).expect("strings and numbers become JSON")
+}

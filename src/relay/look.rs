@@ -1,0 +1,403 @@
+//! Looking: bell → tail → frame → window → shards, in an order that is fixed here once.
+//!
+//! This loop alone owns the gateway's position. It promises that every committed event is handed
+//! over exactly once, that a stream which brings a cursor attaches to the first look that began
+//! after it arrived, and that a history rewritten under the gateway ends all streams rather than
+//! being continued. Frames of a look carry the position before it and how far they have come;
+//! the last one carries the look's whole position.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use tokio::sync::{mpsc, watch};
+use tokio_util::sync::CancellationToken;
+
+use super::attach::{Arrival, Attached};
+use super::pace::{Gone, Pace};
+use crate::cursor::{Cursor, Leg, LegText, Mark, Standing};
+use crate::event::Event;
+use crate::frame::{Bye, Frame, Position};
+use crate::hub::shard::{Command, ShardHandle};
+use crate::hub::window::{Entry, Window};
+use crate::metrics::Metrics;
+use crate::postgres::backoff::Backoff;
+use crate::postgres::{Bell, ConnectError, Database, Head, Page, Tail};
+
+/// A look happens at least this often, whatever becomes of the bells.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+/// What the operations listener asks: whether the gateway has looked, and since when it cannot.
+#[derive(Debug, Default)]
+pub struct Status(watch::Sender<StatusState>);
+
+#[derive(Clone, Copy, Debug, Default)]
+struct StatusState {
+    looked: bool,
+    lost: Option<Instant>,
+}
+
+impl Status {
+    /// Whether a look has ever been completed.
+    pub fn has_looked(&self) -> bool {
+        self.0.borrow().looked
+    }
+
+    /// Waits for the first look.
+    pub async fn looked(&self) {
+        let mut changes = self.0.subscribe();
+        // The sender is this very status, so that it cannot be gone.
+        let _ = changes.wait_for(|state| state.looked).await;
+    }
+
+    /// For how long the database has been away; zero while it is there.
+    pub fn away_for(&self) -> Duration {
+        let lost = self.0.borrow().lost;
+        lost.map_or(Duration::ZERO, |at| at.elapsed())
+    }
+
+    fn set_looked(&self) {
+        self.0.send_if_modified(|state| {
+            let news = !state.looked || state.lost.is_some();
+            *state = StatusState {
+                looked: true,
+                lost: None,
+            };
+            news
+        });
+    }
+
+    fn set_lost(&self) {
+        self.0.send_modify(|state| {
+            state.lost.get_or_insert_with(Instant::now);
+        });
+    }
+}
+
+/// Why a session of looking ended.
+enum Over {
+    Lost(ConnectError),
+    Cancelled,
+}
+
+impl From<ConnectError> for Over {
+    fn from(error: ConnectError) -> Self {
+        Self::Lost(error)
+    }
+}
+
+impl From<Gone> for Over {
+    fn from(Gone: Gone) -> Self {
+        Self::Cancelled
+    }
+}
+
+/// The loop and what it owns.
+pub struct Look {
+    database: Database,
+    bell: Arc<Bell>,
+    arrivals: mpsc::Receiver<Arrival>,
+    /// Those who wait for a look that begins after they came.
+    waiting: Vec<Arrival>,
+    pace: Pace,
+    window: Arc<Window>,
+    metrics: Arc<Metrics>,
+    status: Arc<Status>,
+    /// Where the gateway is; `None` until it has first reached the database.
+    position: Option<Cursor>,
+    /// The text of the position, or of the last one that fitted.
+    text: Option<Position>,
+    /// How many streams have attached, by which they are spread over shards.
+    attached: usize,
+    cancel: CancellationToken,
+}
+
+impl Look {
+    /// A loop without a position yet.
+    #[expect(clippy::too_many_arguments, reason = "one caller, each part named")]
+    pub fn new(
+        database: Database,
+        bell: Arc<Bell>,
+        arrivals: mpsc::Receiver<Arrival>,
+        shards: Vec<ShardHandle>,
+        window: Arc<Window>,
+        metrics: Arc<Metrics>,
+        status: Arc<Status>,
+        cancel: CancellationToken,
+    ) -> Self {
+        Self {
+            database,
+            bell,
+            arrivals,
+            waiting: Vec::new(),
+            pace: Pace::new(shards),
+            window,
+            metrics,
+            status,
+            position: None,
+            text: None,
+            attached: 0,
+            cancel,
+        }
+    }
+
+    /// Looks until cancelled, through every loss of the session.
+    pub async fn run(mut self) {
+        let mut backoff = Backoff::new();
+        loop {
+            let Err(over) = self.session(&mut backoff).await;
+            let Over::Lost(error) = over else { return };
+            self.metrics.tail_up.set(0);
+            self.status.set_lost();
+            backoff.log("tail", &error);
+            // What vouched for the window is gone.
+            if let Some(position) = &self.position {
+                self.window.restart(position.anchor().clone());
+            }
+            if self.meanwhile(backoff.wait()).await.is_err() {
+                return;
+            }
+        }
+    }
+
+    /// One session: verify, then look whenever there is reason to.
+    async fn session(&mut self, backoff: &mut Backoff) -> Result<std::convert::Infallible, Over> {
+        let database = self.database.clone();
+        let tail = self.meanwhile(Tail::open(&database)).await??;
+        if self.position.is_none() {
+            let head = self.meanwhile(tail.position()).await??;
+            self.begin(head.mark()).await?;
+        }
+        let mut verified = false;
+        loop {
+            self.look(&tail, !verified).await?;
+            if !verified {
+                verified = true;
+                backoff.mended("tail");
+                self.metrics.tail_up.set(1);
+            }
+            self.status.set_looked();
+            while !self.reason_to_look().await? {}
+        }
+    }
+
+    /// Waits for whatever may call for a look, and tells whether it does.
+    async fn reason_to_look(&mut self) -> Result<bool, Over> {
+        if !self.waiting.is_empty() {
+            return Ok(true);
+        }
+        let bell = self.bell.clone();
+        tokio::select! {
+            biased;
+            () = self.cancel.cancelled() => Err(Over::Cancelled),
+            () = bell.rung() => Ok(true),
+            arrival = self.arrivals.recv() => {
+                self.receive(arrival.ok_or(Over::Cancelled)?).await?;
+                while let Ok(arrival) = self.arrivals.try_recv() {
+                    self.receive(arrival).await?;
+                }
+                Ok(!self.waiting.is_empty())
+            }
+            () = tokio::time::sleep(LOOK_EVERY) => Ok(true),
+        }
+    }
+
+    /// Awaits something of the database while streams keep arriving.
+    async fn meanwhile<T>(&mut self, act: impl Future<Output = T>) -> Result<T, Over> {
+        let mut act = std::pin::pin!(act);
+        loop {
+            tokio::select! {
+                biased;
+                () = self.cancel.cancelled() => return Err(Over::Cancelled),
+                done = &mut act => return Ok(done),
+                arrival = self.arrivals.recv() => {
+                    self.receive(arrival.ok_or(Over::Cancelled)?).await?;
+                }
+            }
+        }
+    }
+
+    /// Attaches who can be attached at once: a stream without a cursor goes on from now, and a
+    /// position a little in the past only gives it more.
+    async fn receive(&mut self, arrival: Arrival) -> Result<(), Over> {
+        if arrival.brings_cursor || self.position.is_none() {
+            self.waiting.push(arrival);
+            return Ok(());
+        }
+        self.attach(arrival).await
+    }
+
+    async fn attach(&mut self, arrival: Arrival) -> Result<(), Over> {
+        let position = self.position.clone().expect("attached only once known");
+        self.attached += 1;
+        let shard = self.pace.shard(self.attached);
+        shard
+            .send(Command::Join(arrival.join))
+            .await
+            .map_err(|_| Over::Cancelled)?;
+        // Within a look the position has a text of its own; one too long for it falls back to an earlier
+        // one, which only gives more.
+        let text = match &position {
+            Cursor::At(_) => None,
+            Cursor::Between { .. } => position.to_text().map(Position::from),
+        };
+        // Whoever does not want the answer any more has closed its outbox as well.
+        let _ = arrival.reply.send(Attached {
+            text: text.or_else(|| self.text.clone()),
+            position,
+        });
+        Ok(())
+    }
+
+    /// One look, with all its pages.
+    async fn look(&mut self, tail: &Tail, verify: bool) -> Result<(), Over> {
+        // What a session that was lost had left of its last look comes first.
+        self.rest(tail).await?;
+        let arrived = std::mem::take(&mut self.waiting);
+        let rung = self.bell.answer();
+        let from = self.whole();
+        let page = match self.meanwhile(tail.look(&from, verify)).await {
+            Ok(Ok(page)) => page,
+            Ok(Err(error)) => {
+                self.waiting.extend(arrived);
+                return Err(error.into());
+            }
+            Err(over) => return Err(over),
+        };
+        self.metrics.looks.inc();
+        let rows = page.events.len();
+        let mark = page.head.mark();
+        if self.continues(&page.head) {
+            self.hand_over(&from, mark, page).await?;
+            if let Err(over) = self.rest(tail).await {
+                self.waiting.extend(arrived);
+                return Err(over);
+            }
+        } else {
+            self.diverged(mark).await?;
+        }
+        if rows > 0 {
+            self.metrics.rows_per_look.observe(rows as f64);
+            if let Some(rung) = rung {
+                self.metrics
+                    .bell_to_hub
+                    .observe(rung.elapsed().as_secs_f64());
+            }
+        }
+        for arrival in arrived {
+            self.attach(arrival).await?;
+        }
+        Ok(())
+    }
+
+    /// The pages that are left of a look.
+    async fn rest(&mut self, tail: &Tail) -> Result<(), Over> {
+        while let Some(Cursor::Between { from, to, sent }) = self.position.clone() {
+            let page = self.meanwhile(tail.rest(&from, &to, sent)).await??;
+            if !self.continues(&page.head) {
+                let head = self.meanwhile(tail.position()).await??;
+                return self.diverged(head.mark()).await;
+            }
+            self.hand_over(&from, to, page).await?;
+        }
+        Ok(())
+    }
+
+    /// Whether the log is still the one in which the gateway's position was taken.
+    fn continues(&self, head: &Head) -> bool {
+        let position = self.position.as_ref().expect("looked from a position");
+        position.standing(&head.floor, head.anchor) == Standing::Served
+    }
+
+    /// Hands a page over and moves the position on.
+    async fn hand_over(&mut self, from: &Mark, to: Mark, page: Page) -> Result<(), Over> {
+        let last = page.events.last().map(|event| event.id);
+        if let Some(last) = last {
+            self.metrics.events_in.inc_by(page.events.len() as u64);
+            self.observe_delay(&page.events);
+            let frames = self.encode(from, &to, &page);
+            let entries = page.events.iter().zip(&frames);
+            let entries = entries.map(|(event, (_, frame))| Entry::new(event, frame.clone()));
+            self.window.push(entries.collect(), &to);
+            self.metrics.window_bytes.set(self.window.bytes() as i64);
+            self.pace.frames(frames).await?;
+            if page.more {
+                self.position = Some(Cursor::Between {
+                    from: from.clone(),
+                    to,
+                    sent: last,
+                });
+                return Ok(());
+            }
+        }
+        self.reach(to).await
+    }
+
+    /// Frames of the events, each with the position of whoever has received it.
+    fn encode(&mut self, from: &Mark, to: &Mark, page: &Page) -> Vec<(crate::topic::Topic, Frame)> {
+        let way = LegText::new(&Leg::whole(from.clone(), to.clone()));
+        let mut frames = Vec::with_capacity(page.events.len());
+        for (n, event) in page.events.iter().enumerate() {
+            let through = !page.more && n + 1 == page.events.len();
+            let text = if through {
+                Cursor::At(to.clone()).to_text()
+            } else {
+                way.at(event.id)
+            };
+            if text.is_none() {
+                self.metrics.positions_too_long.inc();
+            }
+            let frame = Frame::event(event, text.map(Position::from));
+            frames.push((event.topic.clone(), frame));
+        }
+        frames
+    }
+
+    /// The look is through.
+    async fn reach(&mut self, mark: Mark) -> Result<(), Over> {
+        let position = Cursor::At(mark);
+        match position.to_text() {
+            Some(text) => self.text = Some(text.into()),
+            None => {
+                self.metrics.positions_too_long.inc();
+            }
+        }
+        self.position = Some(position);
+        let text = self.text.clone();
+        self.pace.all(|| Command::Through(text.clone())).await?;
+        Ok(())
+    }
+
+    /// Takes a first position, or a new one.
+    async fn begin(&mut self, mark: Mark) -> Result<(), Over> {
+        self.window.restart(mark.clone());
+        self.reach(mark).await
+    }
+
+    /// History was rewritten under the gateway: it begins anew, and so does every stream, whose
+    /// cursor then decides what it can resume.
+    async fn diverged(&mut self, mark: Mark) -> Result<(), Over> {
+        tracing::error!(
+            "the database does not continue the history that this gateway has read (a failover \
+             that lost commits, a restored copy, or trimming while it was away); streams reconnect"
+        );
+        self.pace.all(|| Command::EndAll(Bye::Diverged)).await?;
+        self.begin(mark).await
+    }
+
+    fn whole(&self) -> Mark {
+        match &self.position {
+            Some(Cursor::At(mark)) => mark.clone(),
+            _ => unreachable!("a look begins when the rest of the last one is through"),
+        }
+    }
+
+    fn observe_delay(&self, events: &[Event]) {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH);
+        let now = now.map_or(0, |since| since.as_micros() as i64);
+        for event in events {
+            // Two clocks are compared; they may disagree by more than the delay.
+            let delay = Duration::from_micros((now - event.at).max(0) as u64);
+            self.metrics.insert_to_hub.observe(delay.as_secs_f64());
+        }
+    }
+}

@@ -1,0 +1,19 @@
+//! The relay: where the log meets the hub. It alone knows both.
+//!
+//! [`look`] owns the gateway's position in the log: it answers the bell, reads what was committed,
+//! and hands it over in one fixed order. [`attach`] lets streams join at such a position,
+//! [`replay`] brings a cursor up to it, and [`feed`] is what comes of both: the bytes of one stream.
+
+pub mod attach;
+pub mod feed;
+pub mod look;
+mod pace;
+pub mod replay;
+pub mod signal;
+pub mod turn;
+
+pub use attach::{Attached, Relay};
+pub use feed::{Feed, Request, Since};
+pub use look::{Look, Status};
+pub use signal::Signals;
+pub use turn::Turns;

@@ -1,0 +1,100 @@
+//! How fast frames go out to the shards: as fast as their writers try to write them.
+//!
+//! A large look goes out in slices, and the next slice waits until the last has been tried, so
+//! that a bulk commit fills no queue of a client that reads. It never waits for a stream: one that
+//! does not try within a moment is left out of the count until it tries again.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::frame::Frame;
+use crate::hub::shard::{Attempt, Command, ShardHandle, Tried};
+use crate::topic::Topic;
+
+/// A slice holds at most this many frames, and bytes unless one frame alone has more.
+const SLICE_FRAMES: usize = 256;
+const SLICE_BYTES: usize = 128 << 10;
+
+/// Bytes that may be out untried: a quarter of a stream's queue by default.
+const OUTSTANDING_BYTES: usize = 128 << 10;
+
+/// How long a slice is waited for; whoever has not tried by then is stalled, not slow.
+const PATIENCE: Duration = Duration::from_millis(50);
+
+/// Hands frames to the shards.
+pub(crate) struct Pace {
+    shards: Vec<ShardHandle>,
+    outstanding: VecDeque<(usize, Tried)>,
+    bytes: usize,
+}
+
+/// The shards have gone, which happens only when the gateway ends.
+#[derive(Debug)]
+pub(crate) struct Gone;
+
+impl Pace {
+    pub(crate) fn new(shards: Vec<ShardHandle>) -> Self {
+        Self {
+            shards,
+            outstanding: VecDeque::new(),
+            bytes: 0,
+        }
+    }
+
+    /// Sends frames to every shard, slice by slice.
+    pub(crate) async fn frames(&mut self, frames: Vec<(Topic, Frame)>) -> Result<(), Gone> {
+        let mut slice = Vec::new();
+        let mut bytes = 0;
+        for (topic, frame) in frames {
+            let full = slice.len() == SLICE_FRAMES || bytes + frame.len() > SLICE_BYTES;
+            if full && !slice.is_empty() {
+                self.slice(std::mem::take(&mut slice), bytes).await?;
+                bytes = 0;
+            }
+            bytes += frame.len();
+            slice.push((topic, frame));
+        }
+        if slice.is_empty() {
+            return Ok(());
+        }
+        self.slice(slice, bytes).await
+    }
+
+    async fn slice(&mut self, slice: Vec<(Topic, Frame)>, bytes: usize) -> Result<(), Gone> {
+        while let Some((size, tried)) = self.outstanding.front_mut() {
+            let fits = self.bytes + bytes <= OUTSTANDING_BYTES;
+            if fits && tried.try_recv() == Err(tokio::sync::oneshot::error::TryRecvError::Empty) {
+                break;
+            }
+            if !fits {
+                // Its end is an error by design: the last holder of the attempt has let go.
+                let _ = tokio::time::timeout(PATIENCE, tried).await;
+            }
+            self.bytes -= *size;
+            self.outstanding.pop_front();
+        }
+        let slice: Arc<[_]> = slice.into();
+        let (attempt, tried) = Attempt::new();
+        for shard in &self.shards {
+            let command = Command::Frames(slice.clone(), attempt.clone());
+            shard.send(command).await.map_err(|_| Gone)?;
+        }
+        self.outstanding.push_back((bytes, tried));
+        self.bytes += bytes;
+        Ok(())
+    }
+
+    /// Sends every shard a command of its own.
+    pub(crate) async fn all(&self, command: impl Fn() -> Command) -> Result<(), Gone> {
+        for shard in &self.shards {
+            shard.send(command()).await.map_err(|_| Gone)?;
+        }
+        Ok(())
+    }
+
+    /// The shard of the n-th stream.
+    pub(crate) fn shard(&self, number: usize) -> &ShardHandle {
+        &self.shards[number % self.shards.len()]
+    }
+}

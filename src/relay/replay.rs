@@ -1,0 +1,279 @@
+//! Replay: sending what a cursor has not seen, up to where its stream has attached.
+//!
+//! From the window when that recognises the cursor, without a query; otherwise from the database,
+//! a page at a time, each page fetched only when the last one has been taken. Nothing is sent
+//! before the log is known to be the one in which the cursor was made.
+
+use std::time::{Duration, Instant};
+
+use bytes::{Bytes, BytesMut};
+use deadpool_postgres::PoolError;
+
+use super::attach::{Attached, Relay};
+use super::feed::Out;
+use super::turn::Busy;
+use crate::cursor::{Cursor, Leg, LegText, Standing};
+use crate::frame::{Bye, Frame, Position, Reset};
+use crate::hub::Missed;
+use crate::postgres::connect::{ConnectError, tell};
+use crate::postgres::{Page, history};
+use crate::topic::Topic;
+
+/// How much of a replay is written at once, in bytes.
+const CHUNK_BYTES: usize = 16 << 10;
+
+/// The most bytes of payload on one page. Small beside what a page may have, because a stream holds
+/// its page for as long as its client takes to read it.
+const PAGE_BYTES: i64 = 256 << 10;
+
+/// The pause between two tries while the database is away.
+const AGAIN: Duration = Duration::from_millis(250);
+
+/// Why a replay did not take place, or not to its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Refused {
+    /// The cursor cannot be resumed.
+    Reset(Reset),
+    /// The stream ends; its cursor resumes it.
+    Bye(Bye),
+    /// The client has gone.
+    Gone,
+}
+
+/// One stream's replay.
+pub(crate) struct Replay<'a> {
+    pub(crate) relay: &'a Relay,
+    pub(crate) user: Option<&'a std::sync::Arc<str>>,
+    pub(crate) topics: &'a [Topic],
+    pub(crate) named: bool,
+    pub(crate) out: &'a Out,
+}
+
+impl Replay<'_> {
+    /// Sends what `cursor` has missed up to where the stream attached; returns how many events.
+    pub(crate) async fn run(&self, cursor: &Cursor, attached: &Attached) -> Result<usize, Refused> {
+        let target = &attached.position;
+        let legs = cursor.legs(target);
+        let most = self.relay.bounds.replay_events;
+        let window = &self.relay.window;
+        match window.missed(cursor, target, &legs, self.topics, most) {
+            Missed::TooFar => Err(Refused::Reset(Reset::TooFar)),
+            Missed::Events(events) => {
+                let source = if events.is_empty() { "none" } else { "window" };
+                self.relay.metrics.replay(source);
+                let mut writer = Writer::new(self, &legs);
+                for (leg, entry) in &events {
+                    writer.write(*leg, entry.id, &entry.frame).await?;
+                }
+                writer.flush().await?;
+                Ok(events.len())
+            }
+            Missed::Unknown => {
+                self.relay.metrics.replay("database");
+                self.read_log(cursor, target, &legs).await
+            }
+        }
+    }
+
+    async fn read_log(
+        &self,
+        cursor: &Cursor,
+        target: &Cursor,
+        legs: &[Leg],
+    ) -> Result<usize, Refused> {
+        let most = self.relay.bounds.replay_events;
+        let mut writer = Writer::new(self, legs);
+        let mut sent = 0;
+        for (n, leg) in legs.iter().enumerate() {
+            let mut after = leg.after;
+            loop {
+                // Held until the page is written, so that clients who do not read hold few of them.
+                let place = self.relay.turns.page(self.relay.bounds.hold).await;
+                let _place = place.map_err(|Busy| Refused::Bye(Bye::Overload))?;
+                let page = self.page(leg, after, cursor, target, sent > 0).await?;
+                let first = n == 0 && after == leg.after;
+                if first && (page.more || legs.len() > 1 || page.events.len() > most) {
+                    self.refuse_too_far(legs).await?;
+                }
+                for event in &page.events {
+                    let frame = Frame::event(event, None);
+                    writer.write(n, event.id, &frame).await?;
+                    sent += 1;
+                    after = event.id;
+                }
+                if !page.more {
+                    break;
+                }
+            }
+        }
+        writer.flush().await?;
+        Ok(sent)
+    }
+
+    /// One page, once the log is known to be the cursor's and the target's.
+    async fn page(
+        &self,
+        leg: &Leg,
+        after: i64,
+        cursor: &Cursor,
+        target: &Cursor,
+        begun: bool,
+    ) -> Result<Page, Refused> {
+        let deadline = self.deadline();
+        let page = loop {
+            match self.ask_page(leg, after, cursor, target).await {
+                Ok(page) => break page,
+                Err(failure) => failure.pass_or_wait(deadline).await?,
+            }
+        };
+        match cursor.standing(&page.head.floor, page.head.anchor) {
+            Standing::Served => {}
+            // What was sent so far is held by the client; its next cursor meets the reset.
+            _ if begun => return Err(Refused::Bye(Bye::Diverged)),
+            Standing::Trimmed => return Err(Refused::Reset(Reset::Trimmed)),
+            Standing::Diverged => return Err(Refused::Reset(Reset::Diverged)),
+        }
+        if target.standing(&page.head.floor, page.head.newest.1) == Standing::Diverged {
+            // The pool has reached another server than the tail has.
+            return Err(Refused::Bye(Bye::Unavailable));
+        }
+        Ok(page)
+    }
+
+    async fn ask_page(
+        &self,
+        leg: &Leg,
+        after: i64,
+        cursor: &Cursor,
+        target: &Cursor,
+    ) -> Result<Page, Failure> {
+        let rows = self.relay.bounds.replay_events as i64;
+        let _turn = self.relay.turns.take(self.user).await?;
+        let client = self.relay.pool.get().await?;
+        let ends = (cursor, target);
+        let most = (rows, PAGE_BYTES);
+        Ok(history::page(&client, self.topics, leg, after, most, ends).await?)
+    }
+
+    async fn refuse_too_far(&self, legs: &[Leg]) -> Result<(), Refused> {
+        let most = self.relay.bounds.replay_events as i64;
+        let deadline = self.deadline();
+        let missed = loop {
+            match self.ask_missed(legs, most).await {
+                Ok(missed) => break missed,
+                Err(failure) => failure.pass_or_wait(deadline).await?,
+            }
+        };
+        if missed > most {
+            return Err(Refused::Reset(Reset::TooFar));
+        }
+        Ok(())
+    }
+
+    async fn ask_missed(&self, legs: &[Leg], most: i64) -> Result<i64, Failure> {
+        let _turn = self.relay.turns.take(self.user).await?;
+        let client = self.relay.pool.get().await?;
+        Ok(history::missed(&client, self.topics, legs, most).await?)
+    }
+
+    fn deadline(&self) -> Instant {
+        Instant::now() + self.relay.bounds.hold
+    }
+}
+
+/// Why the database did not answer.
+enum Failure {
+    /// All sessions are taken, or the statement took too long.
+    Busy,
+    /// It is not there.
+    Away(String),
+}
+
+impl Failure {
+    /// Waits before the database is asked again, or says how the stream ends. Nothing of an answer
+    /// that failed has been handed on, so asking again is safe.
+    async fn pass_or_wait(self, deadline: Instant) -> Result<(), Refused> {
+        match self {
+            Self::Busy => Err(Refused::Bye(Bye::Overload)),
+            Self::Away(error) if Instant::now() + AGAIN > deadline => {
+                tracing::warn!(%error, "a stream could not be replayed: the database is away");
+                Err(Refused::Bye(Bye::Unavailable))
+            }
+            Self::Away(_) => {
+                tokio::time::sleep(AGAIN).await;
+                Ok(())
+            }
+        }
+    }
+}
+
+impl From<Busy> for Failure {
+    fn from(Busy: Busy) -> Self {
+        Self::Busy
+    }
+}
+
+impl From<PoolError> for Failure {
+    fn from(error: PoolError) -> Self {
+        match error {
+            PoolError::Timeout(deadpool_postgres::TimeoutType::Wait) => Self::Busy,
+            PoolError::Backend(error) => Self::Away(tell(&error)),
+            error => Self::Away(error.to_string()),
+        }
+    }
+}
+
+impl From<ConnectError> for Failure {
+    fn from(error: ConnectError) -> Self {
+        if let ConnectError::Postgres(error) = &error
+            && error.code() == Some(&tokio_postgres::error::SqlState::QUERY_CANCELED)
+        {
+            return Self::Busy;
+        }
+        Self::Away(error.to_string())
+    }
+}
+
+/// Writes replayed frames, each with the cursor of its place on the way, in chunks.
+struct Writer<'a> {
+    replay: &'a Replay<'a>,
+    ways: Vec<LegText>,
+    chunk: BytesMut,
+    /// The position of the last event in the chunk.
+    reached: Option<Position>,
+}
+
+impl<'a> Writer<'a> {
+    fn new(replay: &'a Replay<'a>, legs: &[Leg]) -> Self {
+        Self {
+            replay,
+            ways: legs.iter().map(LegText::new).collect(),
+            chunk: BytesMut::new(),
+            reached: None,
+        }
+    }
+
+    async fn write(&mut self, leg: usize, id: i64, frame: &Frame) -> Result<(), Refused> {
+        let position = self.ways[leg].at(id);
+        if position.is_none() {
+            self.replay.relay.metrics.positions_too_long.inc();
+        }
+        let block = frame.replayed(self.replay.named, position.as_deref());
+        self.chunk.extend_from_slice(&block);
+        if let Some(position) = position {
+            self.reached = Some(position.into());
+        }
+        if self.chunk.len() >= CHUNK_BYTES {
+            self.flush().await?;
+        }
+        Ok(())
+    }
+
+    async fn flush(&mut self) -> Result<(), Refused> {
+        if self.chunk.is_empty() {
+            return Ok(());
+        }
+        let chunk: Bytes = std::mem::take(&mut self.chunk).freeze();
+        self.replay.out.send(chunk, self.reached.take()).await
+    }
+}
