@@ -4,6 +4,7 @@
 //! per run, a fresh database per test.
 
 mod development;
+mod exactly_once;
 mod private_postgres;
 mod sql;
 mod streams;

@@ -5,4 +5,15 @@
 
 pub(crate) mod client;
 pub(crate) mod gateway;
+pub(crate) mod history;
 pub(crate) mod postgres;
+
+/// A number that a longer or another run sets in its environment.
+pub(crate) fn setting(name: &str, default: u64) -> u64 {
+    match std::env::var(name) {
+        Ok(text) => text
+            .parse()
+            .unwrap_or_else(|_| panic!("{name}={text} is not a number")),
+        Err(_) => default,
+    }
+}
