@@ -1,5 +1,6 @@
 //! The command line: one file for each command.
 
+mod dev;
 mod migrate;
 mod serve;
 
@@ -20,6 +21,8 @@ pub struct Cli {
 enum Command {
     /// Run the gateway.
     Serve(Box<serve::Args>),
+    /// Run a gateway with a private Postgres, a token and a page to watch it in.
+    Dev(crate::dev::DevArgs),
     /// Bring the schema `tidings` of the database up to date.
     Migrate(migrate::Args),
 }
@@ -63,6 +66,7 @@ impl Cli {
     pub async fn run(self) -> Result<(), Failure> {
         match self.command {
             Command::Serve(args) => serve::run(*args).await,
+            Command::Dev(args) => dev::run(args).await,
             Command::Migrate(args) => migrate::run(args).await,
         }
     }

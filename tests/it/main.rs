@@ -3,9 +3,13 @@
 //! One test binary, one module per promise. What the tests stand on is in [`support`]: a cluster
 //! per run, a fresh database per test.
 
+mod dev_command;
 mod development;
 mod exactly_once;
+mod migrate;
+mod partitions;
 mod private_postgres;
 mod sql;
 mod streams;
 mod support;
+mod watch;
