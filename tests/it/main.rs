@@ -8,6 +8,7 @@ mod development;
 mod exactly_once;
 mod migrate;
 mod partitions;
+mod positions;
 mod private_postgres;
 mod sql;
 mod streams;

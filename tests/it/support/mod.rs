@@ -3,10 +3,12 @@
 // Not every part is used by the tests of every day's branch.
 #![allow(dead_code)]
 
+pub(crate) mod backend;
 pub(crate) mod client;
 pub(crate) mod gateway;
 pub(crate) mod history;
 pub(crate) mod postgres;
+pub(crate) mod proxy;
 
 /// A number that a longer or another run sets in its environment.
 pub(crate) fn setting(name: &str, default: u64) -> u64 {
