@@ -5,8 +5,10 @@
 
 mod dev_command;
 mod development;
+mod exactly_once;
 mod migrate;
 mod partitions;
+mod positions;
 mod private_postgres;
 mod sql;
 mod streams;
