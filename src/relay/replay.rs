@@ -15,6 +15,7 @@ use crate::cursor::{Cursor, Leg, LegText, Standing};
 use crate::frame::{Bye, Frame, Position, Reset};
 use crate::hub::Missed;
 use crate::postgres::connect::{ConnectError, tell};
+use crate::postgres::history::{Extent, PAGE_BYTES};
 use crate::postgres::{Page, history};
 use crate::topic::Topic;
 
@@ -142,10 +143,13 @@ impl Replay<'_> {
         cursor: &Cursor,
         target: &Cursor,
     ) -> Result<Page, Failure> {
-        let rows = self.relay.bounds.replay_events as i64;
+        let extent = Extent {
+            rows: self.relay.bounds.replay_events as i64,
+            bytes: PAGE_BYTES,
+        };
         let client = self.relay.pool.get().await?;
         let ends = (cursor, target);
-        Ok(history::page(&client, self.topics, leg, after, rows, ends).await?)
+        Ok(history::page(&client, self.topics, leg, after, extent, ends).await?)
     }
 
     async fn refuse_too_far(&self, legs: &[Leg]) -> Result<(), Refused> {

@@ -8,3 +8,4 @@ mod private_postgres;
 mod sql;
 mod streams;
 mod support;
+mod sync;
