@@ -198,6 +198,8 @@ impl Gateway {
             metrics,
             limits: route::Limits {
                 topics_per_stream: limits.topics_per_stream,
+                sync_page: limits.sync_page,
+                statement_timeout: limits.statement_timeout,
             },
             pages,
         };

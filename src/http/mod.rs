@@ -11,3 +11,4 @@ pub mod presented;
 pub mod problem;
 mod query;
 pub mod route;
+pub mod sync;

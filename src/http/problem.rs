@@ -73,6 +73,11 @@ pub enum Problem {
     },
     /// Something is wrong here, and the log says what.
     Internal,
+    /// So many transactions are open in the database that no cursor can name them.
+    NoCursor {
+        /// Seconds until it is worth trying again.
+        retry_after: u32,
+    },
     /// The database is away or has no time.
     Unavailable {
         /// Seconds until it is worth trying again.
@@ -84,6 +89,13 @@ impl Problem {
     /// The database is away or has no time: come back in a few seconds, not all in the same one.
     pub fn unavailable() -> Problem {
         Problem::Unavailable {
+            retry_after: fastrand::u32(1..=5),
+        }
+    }
+
+    /// No cursor can be given: come back when some of the transactions have ended.
+    pub fn no_cursor() -> Problem {
+        Problem::NoCursor {
             retry_after: fastrand::u32(1..=5),
         }
     }
@@ -118,7 +130,9 @@ impl Problem {
             Problem::HeadTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             Problem::TooMany { .. } => StatusCode::TOO_MANY_REQUESTS,
             Problem::StateFailed { .. } | Problem::Internal => StatusCode::INTERNAL_SERVER_ERROR,
-            Problem::Unavailable { .. } => StatusCode::SERVICE_UNAVAILABLE,
+            Problem::NoCursor { .. } | Problem::Unavailable { .. } => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
         }
     }
 
@@ -145,6 +159,7 @@ impl Problem {
             Problem::TooMany { .. } => "too-many",
             Problem::StateFailed { .. } => "state-failed",
             Problem::Internal => "internal",
+            Problem::NoCursor { .. } => "no-cursor",
             Problem::Unavailable { .. } => "unavailable",
         }
     }
@@ -171,6 +186,7 @@ impl Problem {
             Problem::TooMany { .. } => "Too much at once",
             Problem::StateFailed { .. } => "The state of a topic cannot be had",
             Problem::Internal => "Something is wrong here",
+            Problem::NoCursor { .. } => "No cursor can be given now",
             Problem::Unavailable { .. } => "Not available now",
         }
     }
@@ -219,6 +235,10 @@ impl Problem {
             Problem::TooMany { .. } => "Close what is open, or wait until it is done.",
             Problem::StateFailed { topic, fault } => return format!("{topic}: {fault}"),
             Problem::Internal => "It is none of your doing. The operator's log says more.",
+            Problem::NoCursor { .. } => {
+                "More transactions are open in the database than a cursor of 4 KiB can name. Try \
+                 again after the time in retry-after."
+            }
             Problem::Unavailable { .. } => "Try again after the time in retry-after.",
         };
         text.to_owned()
@@ -247,7 +267,9 @@ impl Problem {
             Problem::MethodNotAllowed(allowed) => {
                 headers.insert(header::ALLOW, HeaderValue::from_static(allowed));
             }
-            Problem::TooMany { retry_after } | Problem::Unavailable { retry_after } => {
+            Problem::TooMany { retry_after }
+            | Problem::NoCursor { retry_after }
+            | Problem::Unavailable { retry_after } => {
                 headers.insert(header::RETRY_AFTER, HeaderValue::from(retry_after));
             }
             _ => {}
@@ -334,6 +356,7 @@ mod tests {
                 fault: "its state is larger than 1 MiB.",
             },
             Problem::Internal,
+            Problem::no_cursor(),
             Problem::unavailable(),
         ]
     }

@@ -4,15 +4,18 @@ pub(crate) mod backoff;
 pub mod bell;
 pub mod connect;
 pub mod history;
+pub mod lease;
 pub mod listener;
 pub mod migrate;
 pub mod page;
 pub mod partitions;
+pub mod state;
 pub mod tail;
 pub mod tickets;
 
 pub use bell::Bell;
 pub use connect::{ConnectError, Database, Session};
+pub use lease::{Lease, Unserved};
 pub use listener::{Listener, Message};
 pub use page::{Head, Page};
 pub use tail::Tail;

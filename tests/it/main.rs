@@ -13,4 +13,5 @@ mod private_postgres;
 mod sql;
 mod streams;
 mod support;
+mod sync;
 mod watch;
