@@ -4,4 +4,5 @@
 //! per run, a fresh database per test.
 
 mod private_postgres;
+mod sql;
 mod support;

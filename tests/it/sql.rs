@@ -159,7 +159,10 @@ async fn a_refusal_names_the_fault_gives_a_hint_and_writes_nothing() {
         // The text of a JSON string has two quotes more.
         ("data => to_jsonb(repeat('x', 262143))", "262145 bytes"),
         // A number is short in the table and long as text.
-        ("data => '1e131071'::jsonb || '[1e131071]'", "bytes long as text"),
+        (
+            "data => '1e131071'::jsonb || '[1e131071]'",
+            "bytes long as text",
+        ),
     ];
     for (argument, part) in keys {
         let publish = format!("select tidings.publish('a', 'b', {argument})");
@@ -181,8 +184,16 @@ async fn the_table_itself_holds_the_same_bounds_by_named_constraints() {
         ("topic, type", "'a', 'tidings.x'", "event_type_form"),
         ("topic, type", "'a', 'open'", "event_type_form"),
         ("topic, type", "'a', repeat('b', 65)", "event_type_form"),
-        ("topic, type, data", "'a', 'b', to_jsonb(repeat('x', 262143))", "event_data_size"),
-        ("topic, type, created_at", "'a', 'b', 'infinity'", "event_created_at_finite"),
+        (
+            "topic, type, data",
+            "'a', 'b', to_jsonb(repeat('x', 262143))",
+            "event_data_size",
+        ),
+        (
+            "topic, type, created_at",
+            "'a', 'b', 'infinity'",
+            "event_created_at_finite",
+        ),
     ] {
         let insert = format!("insert into tidings.event ({columns}) values ({values})");
         let error = client.batch_execute(&insert).await.expect_err("a bound");
@@ -200,27 +211,53 @@ async fn topics_and_types_have_exactly_their_alphabets_and_lengths() {
     for code in 1..0x250_u32 {
         let character = char::from_u32(code).expect("no surrogate");
         for (query, allowed) in [
-            ("select tidings.publish($1, 't')", ALPHABET.contains(character)),
-            ("select tidings.publish('t', $1)", ALPHABET.contains(character) && character != '/'),
+            (
+                "select tidings.publish($1, 't')",
+                ALPHABET.contains(character),
+            ),
+            (
+                "select tidings.publish('t', $1)",
+                ALPHABET.contains(character) && character != '/',
+            ),
         ] {
-            for text in [format!("{character}"), format!("a{character}"), format!("{character}a")] {
+            for text in [
+                format!("{character}"),
+                format!("a{character}"),
+                format!("{character}a"),
+            ] {
                 let published = client.query_one(query, &[&text]).await;
                 assert_eq!(published.is_ok(), allowed, "{query} {text:?} {published:?}");
             }
         }
     }
     run(&client, "select tidings.publish(repeat('t', 255), repeat('t', 64), to_jsonb(repeat('x', 262142)), repeat('ä', 255))").await;
-    run(&client, "select tidings.publish('a', 'tidings'), tidings.publish('a', 'errors')").await;
+    run(
+        &client,
+        "select tidings.publish('a', 'tidings'), tidings.publish('a', 'errors')",
+    )
+    .await;
 }
 
 #[tokio::test]
 async fn an_event_is_what_was_published_and_a_missing_value_is_json_null() {
     let database = database();
     let client = database.connect().await;
-    let id = text(&client, r#"tidings.publish('a', 'b', '{"x": [1, "ä\n\u2028"]}')"#).await;
-    let row = format!("select (topic, type, data, bytes = octet_length(data::text), xid < pg_snapshot_xmax(pg_current_snapshot()), abs(extract(epoch from clock_timestamp() - created_at)) < 60) from tidings.event where id = {id}");
-    assert_eq!(text(&client, &row).await, "(a,b,\"{\"\"x\"\": [1, \"\"ä\\\\n\u{2028}\"\"]}\",t,t,t)");
-    for missing in ["tidings.publish('a', 'b')", "tidings.publish('a', 'b', null)"] {
+    let id = text(
+        &client,
+        r#"tidings.publish('a', 'b', '{"x": [1, "ä\n\u2028"]}')"#,
+    )
+    .await;
+    let row = format!(
+        "select (topic, type, data, bytes = octet_length(data::text), xid < pg_snapshot_xmax(pg_current_snapshot()), abs(extract(epoch from clock_timestamp() - created_at)) < 60) from tidings.event where id = {id}"
+    );
+    assert_eq!(
+        text(&client, &row).await,
+        "(a,b,\"{\"\"x\"\": [1, \"\"ä\\\\n\u{2028}\"\"]}\",t,t,t)"
+    );
+    for missing in [
+        "tidings.publish('a', 'b')",
+        "tidings.publish('a', 'b', null)",
+    ] {
         let id = text(&client, missing).await;
         let data = format!("select data from tidings.event where id = {id}");
         assert_eq!(text(&client, &data).await, "null");
@@ -232,14 +269,28 @@ async fn only_what_is_committed_is_published_in_any_isolation_level() {
     let database = database();
     let client = database.connect().await;
     for level in ["read committed", "repeatable read", "serializable"] {
-        run(&client, &format!("begin isolation level {level}; select tidings.publish('a', 'kept')")).await;
+        run(
+            &client,
+            &format!("begin isolation level {level}; select tidings.publish('a', 'kept')"),
+        )
+        .await;
         run(&client, "savepoint s; select tidings.publish('a', 'lost'), tidings.publish('a', 'lost', key => 'k'); rollback to s").await;
-        run(&client, "savepoint s; select tidings.publish('a', 'kept'); release s").await;
+        run(
+            &client,
+            "savepoint s; select tidings.publish('a', 'kept'); release s",
+        )
+        .await;
         // A refused publish ends its savepoint alone.
         run(&client, "savepoint s").await;
         refusal(&client, "select tidings.publish('a b', 'lost')").await;
         run(&client, "rollback to s; commit").await;
-        run(&client, &format!("begin isolation level {level}; select tidings.publish('a', 'lost'); rollback")).await;
+        run(
+            &client,
+            &format!(
+                "begin isolation level {level}; select tidings.publish('a', 'lost'); rollback"
+            ),
+        )
+        .await;
     }
     let types = "select string_agg(type || '=' || n, ' ') from (select type, count(*) n from tidings.event group by type) as t";
     assert_eq!(text(&client, types).await, "kept=6");
@@ -253,17 +304,25 @@ async fn a_key_is_published_once_and_returns_the_first_id() {
     let database = database();
     let client = database.connect().await;
     let first = text(&client, "tidings.publish('a', 'b', '1', 'k')").await;
-    assert_eq!(text(&client, "tidings.publish('a', 'b', '2', 'k')").await, first);
+    assert_eq!(
+        text(&client, "tidings.publish('a', 'b', '2', 'k')").await,
+        first
+    );
     // Also within one statement, and one transaction.
     run(&client, "begin").await;
-    let both = "select count(distinct tidings.publish('a', 'b', '1', 'twice')) from generate_series(1, 3)";
+    let both =
+        "select count(distinct tidings.publish('a', 'b', '1', 'twice')) from generate_series(1, 3)";
     assert_eq!(text(&client, both).await, "1");
     run(&client, "commit").await;
     // The same key of another topic is another key.
-    assert_ne!(text(&client, "tidings.publish('c', 'b', '2', 'k')").await, first);
+    assert_ne!(
+        text(&client, "tidings.publish('c', 'b', '2', 'k')").await,
+        first
+    );
     assert_eq!(events(&client).await, "3");
     // Event and key agree, so that they are trimmed together.
-    let agree = "select count(*) from tidings.event e join tidings.key k using (id, created_at, topic)";
+    let agree =
+        "select count(*) from tidings.event e join tidings.key k using (id, created_at, topic)";
     assert_eq!(text(&client, agree).await, "3");
 }
 
@@ -285,7 +344,11 @@ async fn a_key_waits_for_its_open_publisher_and_takes_what_comes_of_it() {
     }
     assert_eq!(events(&one).await, "2");
     // A key that nobody else has waits for nobody.
-    run(&one, "begin; select tidings.publish('a', 'b', key => 'open')").await;
+    run(
+        &one,
+        "begin; select tidings.publish('a', 'b', key => 'open')",
+    )
+    .await;
     run(&two, "set lock_timeout = '1ms'; select tidings.publish('a', 'b', key => 'other'), tidings.publish('a', 'b')").await;
     run(&one, "rollback").await;
 }
@@ -295,8 +358,16 @@ async fn under_repeatable_read_a_key_unseen_by_the_snapshot_is_a_serialization_f
     let database = database();
     let (one, two) = tokio::join!(database.connect(), database.connect());
     for level in ["repeatable read", "serializable"] {
-        run(&one, &format!("begin isolation level {level}; select count(*) from tidings.key")).await;
-        let id = text(&two, &format!("tidings.publish('a', 'b', key => '{level}')")).await;
+        run(
+            &one,
+            &format!("begin isolation level {level}; select count(*) from tidings.key"),
+        )
+        .await;
+        let id = text(
+            &two,
+            &format!("tidings.publish('a', 'b', key => '{level}')"),
+        )
+        .await;
         let publish = format!("select tidings.publish('a', 'b', key => '{level}')");
         let refusal = refusal(&one, &publish).await;
         assert_eq!(refusal.code, "40001", "{refusal:?}");
@@ -318,12 +389,20 @@ async fn the_bell_rings_once_a_commit_unless_it_is_off_or_a_gateway_is_awake() {
     assert_eq!(ear.heard().await, one);
     run(&client, "begin; select tidings.publish('a', 'b') from generate_series(1, 9); select tidings.publish('a', 'b'); commit").await;
     assert_eq!(ear.heard().await, one);
-    run(&client, "insert into tidings.event (topic, type) values ('a', 'b'), ('a', 'c')").await;
+    run(
+        &client,
+        "insert into tidings.event (topic, type) values ('a', 'b'), ('a', 'c')",
+    )
+    .await;
     assert_eq!(ear.heard().await, one);
     run(&client, "begin; select tidings.publish('a', 'b'); rollback").await;
     assert!(ear.heard().await.is_empty());
 
-    run(&client, "begin; set local tidings.bell = off; select tidings.publish('a', 'b'); commit").await;
+    run(
+        &client,
+        "begin; set local tidings.bell = off; select tidings.publish('a', 'b'); commit",
+    )
+    .await;
     assert!(ear.heard().await.is_empty());
     // The setting ended with its transaction.
     run(&client, "select tidings.publish('a', 'b')").await;
@@ -351,7 +430,10 @@ async fn a_transaction_with_the_bell_off_can_be_prepared() {
     assert_eq!(events(&client).await, "0");
     // It is in progress as any other.
     let cursor = text(&client, "tidings.cursor()").await;
-    assert!(cursor.ends_with("~0.00000000") && cursor.contains('.'), "{cursor}");
+    assert!(
+        cursor.ends_with("~0.00000000") && cursor.contains('.'),
+        "{cursor}"
+    );
     run(&client, &format!("commit prepared '{name}'")).await;
     assert_eq!(events(&client).await, "1");
 }
@@ -361,7 +443,11 @@ async fn a_signal_is_json_in_the_payload_and_leaves_nothing_behind() {
     let database = database();
     let client = database.connect().await;
     let mut ear = Ear::on(&database).await;
-    run(&client, r#"select tidings.signal('a', 'b', '{"x": "\n\"ä\u2028"}'), tidings.signal('a', 'c')"#).await;
+    run(
+        &client,
+        r#"select tidings.signal('a', 'b', '{"x": "\n\"ä\u2028"}'), tidings.signal('a', 'c')"#,
+    )
+    .await;
     run(&client, "begin; select tidings.signal('a', 'b'); rollback").await;
     let heard = ear.heard().await;
     assert_eq!(heard.len(), 2, "{heard:?}");
@@ -370,7 +456,10 @@ async fn a_signal_is_json_in_the_payload_and_leaves_nothing_behind() {
     let keys: Vec<_> = signal.as_object().expect("an object").keys().collect();
     assert_eq!(keys, ["at", "data", "signal", "topic", "type"]);
     assert_eq!(signal["signal"], true);
-    assert_eq!((&signal["topic"], &signal["type"]), (&"a".into(), &"b".into()));
+    assert_eq!(
+        (&signal["topic"], &signal["type"]),
+        (&"a".into(), &"b".into())
+    );
     assert_eq!(signal["data"]["x"], "\n\"ä\u{2028}");
     let at = signal["at"].as_str().expect("a text");
     assert_eq!(at.len(), "2026-11-20T14:28:00.123456Z".len());
@@ -381,7 +470,11 @@ async fn a_signal_is_json_in_the_payload_and_leaves_nothing_behind() {
 
     // The largest that passes has 7999 bytes.
     let rest = 7999 - (heard[1].len() - "null".len()) - 2;
-    run(&client, &format!("select tidings.signal('a', 'b', to_jsonb(repeat('x', {rest})))")).await;
+    run(
+        &client,
+        &format!("select tidings.signal('a', 'b', to_jsonb(repeat('x', {rest})))"),
+    )
+    .await;
     assert_eq!(ear.heard().await[0].len(), 7999);
     let signal = format!("select tidings.signal('a', 'b', to_jsonb(repeat('x', {rest} + 1)))");
     hinted(&client, &signal, "22023", "signal is 8000 bytes").await;
@@ -430,8 +523,12 @@ fn position(cursor: &str) -> Position {
 #[tokio::test]
 async fn a_cursor_is_the_snapshot_of_its_statement_and_the_newest_event_in_it() {
     let database = database();
-    let (client, one, two, three) =
-        tokio::join!(database.connect(), database.connect(), database.connect(), database.connect());
+    let (client, one, two, three) = tokio::join!(
+        database.connect(),
+        database.connect(),
+        database.connect(),
+        database.connect()
+    );
 
     // Other tests write in the same cluster, so that what is in progress is asked for beside the cursor.
     let mut lengths = Vec::new();
@@ -461,11 +558,20 @@ async fn a_cursor_is_the_snapshot_of_its_statement_and_the_newest_event_in_it() 
             .expect("a cursor");
         let position = position(row.get(0));
         assert_eq!(position.xmax, row.get::<_, i64>(1) as u64);
-        assert_eq!(position.running, row.get::<_, Vec<i64>>(2).iter().map(|x| *x as u64).collect::<Vec<_>>());
+        assert_eq!(
+            position.running,
+            row.get::<_, Vec<i64>>(2)
+                .iter()
+                .map(|x| *x as u64)
+                .collect::<Vec<_>>()
+        );
         assert_eq!(position.newest, row.get::<_, i64>(3) as u64);
         let anchor = format!("{}.{}", position.newest, row.get::<_, String>(4));
         let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, anchor.as_bytes());
-        let tag: String = digest.as_ref()[..4].iter().map(|byte| format!("{byte:02x}")).collect();
+        let tag: String = digest.as_ref()[..4]
+            .iter()
+            .map(|byte| format!("{byte:02x}"))
+            .collect();
         assert_eq!(position.tag, tag);
         lengths.push(position.running.len());
     }
@@ -481,9 +587,15 @@ async fn a_cursor_has_not_seen_what_its_own_transaction_wrote() {
         run(&client, &format!("begin isolation level {level}; select tidings.publish('a', 'b'); savepoint s; select tidings.publish('a', 'b')")).await;
         // Another transaction begins later, so that this one lies below xmax of a fresh snapshot.
         run(&other, "select pg_current_xact_id()").await;
-        let own: u64 = text(&client, "pg_current_xact_id()").await.parse().expect("a number");
+        let own: u64 = text(&client, "pg_current_xact_id()")
+            .await
+            .parse()
+            .expect("a number");
         let position = position(&text(&client, "tidings.cursor()").await);
-        assert!(own >= position.xmax || position.running.contains(&own), "{own} {position:?}");
+        assert!(
+            own >= position.xmax || position.running.contains(&own),
+            "{own} {position:?}"
+        );
         if level == "read committed" {
             assert!(own < position.xmax, "{own} {position:?}");
             assert!(position.running.is_sorted_by(|a, b| a < b), "{position:?}");
@@ -497,7 +609,11 @@ async fn a_cursor_has_not_seen_what_its_own_transaction_wrote() {
 async fn a_cursor_of_an_empty_log_names_event_zero_and_the_snapshot_of_the_whole_statement() {
     let database = database();
     let (client, other) = tokio::join!(database.connect(), database.connect());
-    assert!(text(&client, "tidings.cursor()").await.ends_with("~0.00000000"));
+    assert!(
+        text(&client, "tidings.cursor()")
+            .await
+            .ends_with("~0.00000000")
+    );
     // In an older snapshot the log is as it was.
     run(&client, "begin isolation level repeatable read").await;
     let before = text(&client, "tidings.cursor()").await;
@@ -509,7 +625,11 @@ async fn a_cursor_of_an_empty_log_names_event_zero_and_the_snapshot_of_the_whole
 
 #[tokio::test]
 async fn a_cursor_that_would_not_fit_is_refused() {
-    let server = own_cluster(&[("max_prepared_transactions", "2200"), ("fsync", "off"), ("max_locks_per_transaction", "10")]);
+    let server = own_cluster(&[
+        ("max_prepared_transactions", "2200"),
+        ("fsync", "off"),
+        ("max_locks_per_transaction", "10"),
+    ]);
     let database = server.database();
     let client = database.connect().await;
     let mut prepare = String::new();
@@ -525,7 +645,13 @@ async fn a_cursor_that_would_not_fit_is_refused() {
         .map(|n| format!("begin; select pg_current_xact_id(); prepare transaction '{n}';"))
         .collect();
     run(&client, &(more + "select pg_current_xact_id()")).await;
-    hinted(&client, "select tidings.cursor()", "54000", "2100 transactions").await;
+    hinted(
+        &client,
+        "select tidings.cursor()",
+        "54000",
+        "2100 transactions",
+    )
+    .await;
 }
 
 #[tokio::test]
@@ -535,7 +661,10 @@ async fn the_own_topic_of_a_user_is_escaped_one_to_one() {
     for (call, topic) in [
         ("'42'", "user:42"),
         ("'42', 'acme'", "acme/user:42"),
-        ("'auth0|5f7c8ec7c33c6c004bbafe82'", "user:auth0|5f7c8ec7c33c6c004bbafe82"),
+        (
+            "'auth0|5f7c8ec7c33c6c004bbafe82'",
+            "user:auth0|5f7c8ec7c33c6c004bbafe82",
+        ),
         ("'a@b.example'", "user:a@b.example"),
         ("'a b'", "user:a%20b"),
         ("'a%20b'", "user:a%2520b"),
@@ -543,7 +672,10 @@ async fn the_own_topic_of_a_user_is_escaped_one_to_one() {
         ("'ä*'", "user:%C3%A4%2A"),
         ("E'\\n\\x7f'", "user:%0A%7F"),
     ] {
-        assert_eq!(text(&client, &format!("tidings.user_topic({call})")).await, topic);
+        assert_eq!(
+            text(&client, &format!("tidings.user_topic({call})")).await,
+            topic
+        );
     }
     for (call, part) in [
         ("null", "user is null"),
@@ -554,9 +686,18 @@ async fn the_own_topic_of_a_user_is_escaped_one_to_one() {
         ("repeat('x', 251)", "256 bytes"),
         ("repeat(' ', 100)", "305 bytes"),
     ] {
-        hinted(&client, &format!("select tidings.user_topic({call})"), "22023", part).await;
+        hinted(
+            &client,
+            &format!("select tidings.user_topic({call})"),
+            "22023",
+            part,
+        )
+        .await;
     }
-    assert_eq!(text(&client, "length(tidings.user_topic(repeat('x', 250)))").await, "255");
+    assert_eq!(
+        text(&client, "length(tidings.user_topic(repeat('x', 250)))").await,
+        "255"
+    );
 
     // What every byte and character becomes, said once more in another language.
     let subs: Vec<String> = {
@@ -572,11 +713,17 @@ async fn the_own_topic_of_a_user_is_escaped_one_to_one() {
         let escaped: String = sub
             .bytes()
             .map(|byte| match char::from(byte) {
-                character if ALPHABET.contains(character) && !"/%".contains(character) => character.to_string(),
+                character if ALPHABET.contains(character) && !"/%".contains(character) => {
+                    character.to_string()
+                }
                 _ => format!("%{byte:02X}"),
             })
             .collect();
-        assert_eq!(row.get::<_, String>(0), format!("user:{escaped}"), "{sub:?}");
+        assert_eq!(
+            row.get::<_, String>(0),
+            format!("user:{escaped}"),
+            "{sub:?}"
+        );
     }
 }
 
@@ -601,7 +748,10 @@ async fn state_is_told_by_the_function_of_the_longest_pattern() {
         select tidings.define_state('user:42*', '"App"."State of"(text,jsonb)');
     "#).await;
     let state = |topic: &str| format!("tidings.state_of('{topic}', '{{\"sub\":\"s\"}}')");
-    assert_eq!(text(&client, &state("user:42")).await, r#"{"sub": "s", "value": 7}"#);
+    assert_eq!(
+        text(&client, &state("user:42")).await,
+        r#"{"sub": "s", "value": 7}"#
+    );
     assert_eq!(text(&client, &state("user:43")).await, "\"exact\"");
     assert_eq!(text(&client, &state("user:430")).await, "\"wide\"");
     assert_eq!(text(&client, &state("order:1")).await, "\"wide\"");
@@ -610,7 +760,10 @@ async fn state_is_told_by_the_function_of_the_longest_pattern() {
     // The function may rely on the caller's search_path.
     run(&client, r#"create function local(topic text, claims jsonb) returns jsonb language plpgsql as $$ begin return (select to_jsonb(t) from thing t); end $$"#).await;
     run(&client, r#"set search_path = "App", public; select tidings.define_state('local', 'local(text,jsonb)')"#).await;
-    assert_eq!(text(&client, &state("local")).await, r#"{"topic": "user:42", "value": 7}"#);
+    assert_eq!(
+        text(&client, &state("local")).await,
+        r#"{"topic": "user:42", "value": 7}"#
+    );
 
     for (arguments, part) in [
         ("null, 'wide(text,jsonb)'", "NULL is not a pattern"),
@@ -624,7 +777,13 @@ async fn state_is_told_by_the_function_of_the_longest_pattern() {
         ("'a', 'jsonb_build_object()'", "cannot tell state"),
         ("'a', 'jsonb_object_keys(jsonb)'", "cannot tell state"),
     ] {
-        hinted(&client, &format!("select tidings.define_state({arguments})"), "22023", part).await;
+        hinted(
+            &client,
+            &format!("select tidings.define_state({arguments})"),
+            "22023",
+            part,
+        )
+        .await;
     }
 }
 
@@ -639,31 +798,76 @@ async fn each_role_may_do_its_part_and_nothing_else() {
         match result {
             Ok(()) => assert!(allowed, "{role} may: {statement}"),
             Err(error) => {
-                let code = error.as_db_error().map(|error| error.code().code().to_owned());
-                assert!(!allowed && code.as_deref() == Some("42501"), "{role}: {statement}: {error:?}");
+                let code = error
+                    .as_db_error()
+                    .map(|error| error.code().code().to_owned());
+                assert!(
+                    !allowed && code.as_deref() == Some("42501"),
+                    "{role}: {statement}: {error:?}"
+                );
             }
         }
     };
     run(&client, "select tidings.add_partition('2026-01-01')").await;
     for (statement, publisher, gateway, stranger) in [
-        ("select tidings.publish('a', 'b', key => 'k')", true, true, false),
+        (
+            "select tidings.publish('a', 'b', key => 'k')",
+            true,
+            true,
+            false,
+        ),
         ("select tidings.signal('a', 'b')", true, false, false),
-        ("select tidings.cursor(), tidings.user_topic('a')", true, true, true),
-        ("select * from tidings.event, tidings.floor", false, true, false),
+        (
+            "select tidings.cursor(), tidings.user_topic('a')",
+            true,
+            true,
+            true,
+        ),
+        (
+            "select * from tidings.event, tidings.floor",
+            false,
+            true,
+            false,
+        ),
         ("select * from tidings.state", false, true, false),
         ("select * from tidings.secret", false, true, false),
         ("select * from tidings.migration", false, true, false),
         ("select * from tidings.key", false, false, false),
         ("select tidings.state_of('a', '{}')", false, true, false),
-        ("select tidings.trim('7 days'), tidings.trim_keys('7 days', 1)", false, true, false),
+        (
+            "select tidings.trim('7 days'), tidings.trim_keys('7 days', 1)",
+            false,
+            true,
+            false,
+        ),
         ("select tidings.drop_empty()", false, true, false),
-        ("select tidings.add_partition('2026-02-01')", false, true, false),
+        (
+            "select tidings.add_partition('2026-02-01')",
+            false,
+            true,
+            false,
+        ),
         ("select tidings.foreign_rows()", false, true, false),
         ("select tidings.adopt()", false, false, false),
         ("select tidings.grant_roles()", false, false, false),
-        ("select tidings.define_state('a', 'f(text,jsonb)')", false, false, false),
-        ("insert into tidings.event (topic, type) values ('a', 'b')", false, false, false),
-        ("insert into tidings.event_20260101 (topic, type) values ('a', 'b')", false, false, false),
+        (
+            "select tidings.define_state('a', 'f(text,jsonb)')",
+            false,
+            false,
+            false,
+        ),
+        (
+            "insert into tidings.event (topic, type) values ('a', 'b')",
+            false,
+            false,
+            false,
+        ),
+        (
+            "insert into tidings.event_20260101 (topic, type) values ('a', 'b')",
+            false,
+            false,
+            false,
+        ),
         ("update tidings.event set type = 'c'", false, false, false),
         ("delete from tidings.event", false, false, false),
         ("truncate tidings.event", false, false, false),
@@ -676,7 +880,11 @@ async fn each_role_may_do_its_part_and_nothing_else() {
         ("drop table tidings.event", false, false, false),
     ] {
         // A function that does not exist would be refused for another reason.
-        run(&client, "create or replace function f(text, jsonb) returns jsonb language sql as 'select $2'").await;
+        run(
+            &client,
+            "create or replace function f(text, jsonb) returns jsonb language sql as 'select $2'",
+        )
+        .await;
         may("tidings_publisher", statement, publisher).await;
         may("tidings_gateway", statement, gateway).await;
         // Any role without grants will do: this one is in every cluster.
@@ -692,12 +900,23 @@ async fn each_role_may_do_its_part_and_nothing_else() {
 
 #[tokio::test]
 async fn every_database_has_a_ticket_secret_of_its_own() {
-    let (one, two) = (crate::support::postgres::empty_database(), crate::support::postgres::empty_database());
+    let (one, two) = (
+        crate::support::postgres::empty_database(),
+        crate::support::postgres::empty_database(),
+    );
     let mut secrets = Vec::new();
     for database in [&one, &two] {
         let mut client = database.connect().await;
-        tidings::postgres::migrate::migrate(&mut client).await.expect("migrated");
-        secrets.push(text(&client, "select value from tidings.secret where name = 'ticket'").await);
+        tidings::postgres::migrate::migrate(&mut client)
+            .await
+            .expect("migrated");
+        secrets.push(
+            text(
+                &client,
+                "select value from tidings.secret where name = 'ticket'",
+            )
+            .await,
+        );
     }
     assert_eq!(secrets[0].len(), 2 + 64);
     assert_ne!(secrets[0], secrets[1]);

@@ -14,6 +14,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::{env, fs, thread};
 
 use tidings::dev::cluster::{Access, Cluster, ClusterOptions};
+use tidings::postgres::migrate::migrate;
 use tokio_postgres::{Client, NoTls};
 
 /// A database of one test's own. Dropping it drops the database, whoever is connected.
@@ -160,10 +161,7 @@ fn shared_template() -> &'static str {
 /// The migrated template, made once per server: its name carries the migrations' hash, so that a
 /// server that lives longer than a run never hands out an old schema.
 fn make_template(server: &str) -> String {
-    let migrations = migrations();
-    let mut hasher = DefaultHasher::new();
-    migrations.hash(&mut hasher);
-    let name = format!("tidings_template_{:016x}", hasher.finish());
+    let name = format!("tidings_template_{:016x}", migrations());
     block_on(async {
         let admin = connect(&format!("{server}postgres")).await?;
         // Several test processes may begin at once.
@@ -178,10 +176,10 @@ fn make_template(server: &str) -> String {
             admin
                 .batch_execute(&format!("CREATE DATABASE {name} TEMPLATE template0"))
                 .await?;
-            let client = connect(&format!("{server}{name}")).await?;
-            for (_, text) in &migrations {
-                client.batch_execute(text).await?;
-            }
+            let mut client = connect(&format!("{server}{name}")).await?;
+            migrate(&mut client)
+                .await
+                .unwrap_or_else(|error| panic!("migrating: {error:?}"));
             drop(client);
             // Nobody may connect, since a template with sessions cannot be copied.
             let done = format!("ALTER DATABASE {name} IS_TEMPLATE true ALLOW_CONNECTIONS false");
@@ -193,21 +191,20 @@ fn make_template(server: &str) -> String {
     name
 }
 
-/// The numbered migrations, in order.
-fn migrations() -> Vec<(PathBuf, String)> {
+/// A hash over the migrations, in order.
+fn migrations() -> u64 {
     let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("sql");
-    let mut files: Vec<PathBuf> = (fs::read_dir(&directory).into_iter().flatten().flatten())
-        .map(|entry| entry.path())
-        .filter(|path| path.extension().is_some_and(|extension| extension == "sql"))
-        .collect();
+    let entries = fs::read_dir(&directory).expect("the migrations are in sql/");
+    let mut files: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).collect();
+    files.retain(|path| path.extension().is_some_and(|extension| extension == "sql"));
     files.sort();
-    files
-        .into_iter()
-        .map(|path| {
-            let text = fs::read_to_string(&path).expect("a migration can be read");
-            (path, text)
-        })
-        .collect()
+    let mut hasher = DefaultHasher::new();
+    for path in files {
+        fs::read_to_string(&path)
+            .expect("a migration can be read")
+            .hash(&mut hasher);
+    }
+    hasher.finish()
 }
 
 async fn connect(url: &str) -> Result<Client, tokio_postgres::Error> {
