@@ -5,11 +5,13 @@
 
 mod dev_command;
 mod development;
+mod docs;
 mod exactly_once;
 mod migrate;
 mod partitions;
 mod positions;
 mod private_postgres;
+mod proxies;
 mod sql;
 mod streams;
 mod support;
