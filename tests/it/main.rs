@@ -5,7 +5,9 @@
 
 mod development;
 mod private_postgres;
+mod publish;
 mod sql;
 mod streams;
 mod support;
 mod sync;
+mod tickets;
