@@ -34,7 +34,7 @@ enum Command {
     /// Bring the schema `tidings` of the database up to date.
     Migrate(migrate::Args),
     /// Sign a token that the gateway accepts.
-    Token(token::Args),
+    Token(Box<token::Args>),
     /// Publish an event.
     Publish(publish::Args),
     /// Show the events of topics as they are committed.

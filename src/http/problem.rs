@@ -31,6 +31,8 @@ pub enum Problem {
     },
     /// The body is not the JSON that the route takes; the text says what and is ours.
     InvalidBody(&'static str),
+    /// The body does not say that it is JSON.
+    NotJson,
     /// A raw token stands in the URL.
     TokenInUrl,
     /// No valid credential.
@@ -117,6 +119,7 @@ impl Problem {
             | Problem::TooManyTopics { .. }
             | Problem::InvalidBody(_)
             | Problem::TokenInUrl => StatusCode::BAD_REQUEST,
+            Problem::NotJson => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Problem::Unauthorized => StatusCode::UNAUTHORIZED,
             Problem::CookieForbidden(_) | Problem::TopicsForbidden | Problem::PublishForbidden => {
                 StatusCode::FORBIDDEN
@@ -145,6 +148,7 @@ impl Problem {
             Problem::NoTopic => "no-topic",
             Problem::TooManyTopics { .. } => "too-many-topics",
             Problem::InvalidBody(_) => "invalid-body",
+            Problem::NotJson => "not-json",
             Problem::TokenInUrl => "token-in-url",
             Problem::Unauthorized => "unauthorized",
             Problem::CookieForbidden(_) => "cookie-forbidden",
@@ -172,6 +176,7 @@ impl Problem {
             Problem::NoTopic => "No topic is named",
             Problem::TooManyTopics { .. } => "Too many topics for one stream",
             Problem::InvalidBody(_) => "The body cannot be understood",
+            Problem::NotJson => "The body is not JSON",
             Problem::TokenInUrl => "A token does not belong in a URL",
             Problem::Unauthorized => "A valid credential is needed",
             Problem::CookieForbidden(_) => "The cookie cannot be used here",
@@ -200,6 +205,7 @@ impl Problem {
             Problem::TooManyTopics { most } => {
                 return format!("A stream has at most {most} topics: open another one.");
             }
+            Problem::NotJson => "Send JSON, with content-type: application/json.",
             Problem::TokenInUrl => {
                 "URLs are logged. Send Authorization: Bearer, or buy a ticket by \
                  POST /v1/tickets and pass that as ?ticket=. Replace this token."
@@ -339,6 +345,7 @@ mod tests {
             Problem::NoTopic,
             Problem::TooManyTopics { most: 50 },
             Problem::InvalidBody("It is no JSON."),
+            Problem::NotJson,
             Problem::TokenInUrl,
             Problem::Unauthorized,
             Problem::CookieForbidden(Forbidden::CookieOrigin),

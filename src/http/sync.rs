@@ -4,7 +4,7 @@
 
 use hyper::header::{self, HeaderValue};
 use hyper::http::request::Parts;
-use hyper::{Method, Response};
+use hyper::{Method, Response, StatusCode};
 use jiff::Timestamp;
 
 use super::body::Body;
@@ -44,11 +44,11 @@ pub(crate) async fn sync(app: &App, request: &Parts) -> Result<Response<Body>, P
         user: identity.user().map(Into::into),
     };
     if request.method == Method::HEAD {
-        return Ok(json(String::new()));
+        return Ok(json(StatusCode::OK, String::new()));
     }
     let answer = app.relay.sync(&question, app.limits.statement_timeout);
     let answer = answer.await.map_err(|failure| problem(app, failure))?;
-    Ok(json(write(&answer, &denied)))
+    Ok(json(StatusCode::OK, write(&answer, &denied)))
 }
 
 /// How many events a page may have: as many as are asked for, within bounds.
@@ -137,8 +137,10 @@ fn push_all<T>(out: &mut String, brackets: &str, items: &[T], write: impl Fn(&mu
     out.push_str(close);
 }
 
-fn json(text: String) -> Response<Body> {
+/// An answer in JSON.
+pub(crate) fn json(status: StatusCode, text: String) -> Response<Body> {
     let mut response = Response::new(bytes::Bytes::from(text).into());
+    *response.status_mut() = status;
     let headers = response.headers_mut();
     common_headers(headers);
     headers.insert(

@@ -9,6 +9,7 @@ pub mod listener;
 pub mod migrate;
 pub mod page;
 pub mod partitions;
+pub mod publish;
 pub mod state;
 pub mod tail;
 pub mod tickets;

@@ -26,7 +26,7 @@ const PAGE_BYTES: i64 = 4 << 20;
 
 /// What the database is granted beyond the time of its statements, so that it ends them itself and
 /// the session can be kept.
-const GRACE: Duration = Duration::from_millis(500);
+pub(crate) const GRACE: Duration = Duration::from_millis(500);
 
 /// What a sync asks for, after everything that could be refused has been.
 #[derive(Debug)]
