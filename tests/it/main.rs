@@ -4,8 +4,10 @@
 //! per run, a fresh database per test.
 
 mod development;
+mod names;
 mod private_postgres;
 mod publish;
+mod refusals;
 mod sql;
 mod streams;
 mod support;
