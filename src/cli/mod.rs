@@ -1,7 +1,16 @@
 //! The command line: one file for each command.
 
+mod cursor;
+mod dev;
+mod doctor;
+mod fetch;
+mod healthcheck;
 mod migrate;
+mod publish;
 mod serve;
+mod session;
+mod tail;
+mod token;
 
 use clap::{Parser, Subcommand};
 
@@ -20,8 +29,22 @@ pub struct Cli {
 enum Command {
     /// Run the gateway.
     Serve(Box<serve::Args>),
+    /// Run a gateway with a private Postgres, a token and a page to watch it in.
+    Dev(crate::dev::DevArgs),
     /// Bring the schema `tidings` of the database up to date.
     Migrate(migrate::Args),
+    /// Sign a token that the gateway accepts.
+    Token(Box<token::Args>),
+    /// Publish an event.
+    Publish(publish::Args),
+    /// Show the events of topics as they are committed.
+    Tail(tail::Args),
+    /// Explain a cursor, and how it stands to the log.
+    Cursor(cursor::Args),
+    /// Say what in this database or proxy will hurt, and how to mend it.
+    Doctor(Box<doctor::Args>),
+    /// Say whether the gateway on this machine is ready.
+    Healthcheck(healthcheck::Args),
 }
 
 /// How a command ends when it does not succeed.
@@ -63,7 +86,14 @@ impl Cli {
     pub async fn run(self) -> Result<(), Failure> {
         match self.command {
             Command::Serve(args) => serve::run(*args).await,
+            Command::Dev(args) => dev::run(args).await,
             Command::Migrate(args) => migrate::run(args).await,
+            Command::Token(args) => token::run(&args),
+            Command::Publish(args) => publish::run(args).await,
+            Command::Tail(args) => tail::run(args).await,
+            Command::Cursor(args) => cursor::run(args).await,
+            Command::Doctor(args) => doctor::run(*args).await,
+            Command::Healthcheck(args) => healthcheck::run(args).await,
         }
     }
 }

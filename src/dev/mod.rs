@@ -3,7 +3,7 @@
 //! A [private Postgres](cluster) in a directory that is kept, a secret beside it, a token, three
 //! commands for the terminal and a [page] to watch it in. [`Development::prepare`] makes all of
 //! this; the caller starts a gateway with its [arguments](Development::arguments), serves its
-//! [page](Development::page) and prints its [banner](Development::banner).
+//! [page](Development::page) and prints its [banner](Development::banner), as `cli/dev.rs` does.
 
 mod address;
 mod binaries;
@@ -95,8 +95,7 @@ impl Development {
             .await
             .expect("starting a cluster does not panic")?;
         make_database(&cluster).await.map_err(DevError::Database)?;
-        let secret_file = directory.join("secret");
-        let secret = secret(&secret_file).map_err(failed("keeping the secret"))?;
+        let secret = secret(&directory.join("secret")).map_err(failed("keeping the secret"))?;
 
         let address = |wanted: Option<SocketAddr>, ports| {
             wanted
@@ -108,7 +107,7 @@ impl Development {
         let database = cluster.url(DATABASE);
         let arguments = [
             ("--database-url", database.as_str()),
-            ("--jwt-secret-file", &secret_file.to_string_lossy()),
+            ("--jwt-secret", &secret),
             ("--listen", &listen.to_string()),
             ("--ops-listen", &ops_listen.to_string()),
         ];

@@ -5,6 +5,11 @@
 //! whoever knows the key of this start, which the printed address carries behind its `#`.
 
 use bytes::Bytes;
+use http_body_util::Full;
+use hyper::header::{
+    CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS,
+};
+use hyper::{Method, Response};
 use serde::Serialize;
 
 /// Everything of the page that is the same for everybody.
@@ -57,7 +62,24 @@ impl Page {
         }
     }
 
-    /// The content type and body of a path, asked for by GET, or `None` when it is not the page's.
+    /// The answer to a request, or `None` when it is not for the page. A new build serves a new
+    /// page, so nothing is kept by the browser.
+    pub fn respond(&self, method: &Method, path: &str) -> Option<Response<Full<Bytes>>> {
+        if *method != Method::GET {
+            return None;
+        }
+        let (kind, body) = self.answer(path)?;
+        let response = Response::builder()
+            .header(CONTENT_TYPE, kind)
+            .header(CACHE_CONTROL, "no-store")
+            .header(X_CONTENT_TYPE_OPTIONS, "nosniff")
+            .header(REFERRER_POLICY, "no-referrer")
+            .header(CONTENT_SECURITY_POLICY, "frame-ancestors 'none'")
+            .body(Full::new(body));
+        Some(response.expect("constant headers are valid"))
+    }
+
+    /// The content type and body of a path, or `None` when it is not the page's.
     pub fn answer(&self, path: &str) -> Option<(&'static str, Bytes)> {
         if path == self.session_path {
             return Some(("application/json", self.session.clone()));

@@ -166,7 +166,7 @@ impl Database {
         let settings = format!(
             "set statement_timeout = {}; set idle_in_transaction_session_timeout = '10s'; \
              set timezone = 'UTC'; set plan_cache_mode = force_generic_plan; \
-             set client_connection_check_interval = {}",
+             set jit = off; set client_connection_check_interval = {}",
             statement_timeout.as_millis(),
             CHECK_INTERVAL.as_millis()
         );

@@ -11,9 +11,6 @@ use super::page::{Head, Page, in_progress, read_floor, read_head};
 use crate::cursor::{Cursor, Floor, Leg};
 use crate::topic::Topic;
 
-/// The most bytes of payload on one page.
-pub const PAGE_BYTES: i64 = 4 << 20;
-
 /// Where the log is now, in the snapshot of the client's transaction.
 pub async fn position(client: &impl GenericClient) -> Result<Head, ConnectError> {
     let statement = client

@@ -11,16 +11,21 @@ use deadpool_postgres::PoolError;
 
 use super::attach::{Attached, Relay};
 use super::feed::Out;
+use super::turn::Busy;
 use crate::cursor::{Cursor, Leg, LegText, Standing};
 use crate::frame::{Bye, Frame, Position, Reset};
 use crate::hub::Missed;
 use crate::postgres::connect::{ConnectError, tell};
-use crate::postgres::history::{Extent, PAGE_BYTES};
+use crate::postgres::history::Extent;
 use crate::postgres::{Page, history};
 use crate::topic::Topic;
 
 /// How much of a replay is written at once, in bytes.
 const CHUNK_BYTES: usize = 16 << 10;
+
+/// The most bytes of payload on one page. Small beside what a page may have, because a stream holds
+/// its page for as long as its client takes to read it.
+const PAGE_BYTES: i64 = 256 << 10;
 
 /// The pause between two tries while the database is away.
 const AGAIN: Duration = Duration::from_millis(250);
@@ -66,26 +71,26 @@ impl Replay<'_> {
             }
             Missed::Unknown => {
                 self.relay.metrics.replay("database");
-                self.from_database(cursor, target, &legs).await
+                self.read_log(cursor, target, &legs).await
             }
         }
     }
 
-    async fn from_database(
+    async fn read_log(
         &self,
         cursor: &Cursor,
         target: &Cursor,
         legs: &[Leg],
     ) -> Result<usize, Refused> {
-        let turns = &self.relay.turns;
-        let busy = |_| Refused::Bye(Bye::Overload);
-        let _turn = turns.take(self.user).await.map_err(busy)?;
         let most = self.relay.bounds.replay_events;
         let mut writer = Writer::new(self, legs);
         let mut sent = 0;
         for (n, leg) in legs.iter().enumerate() {
             let mut after = leg.after;
             loop {
+                // Held until the page is written, so that clients who do not read hold few of them.
+                let place = self.relay.turns.page(self.relay.bounds.hold).await;
+                let _place = place.map_err(|Busy| Refused::Bye(Bye::Overload))?;
                 let page = self.page(leg, after, cursor, target, sent > 0).await?;
                 let first = n == 0 && after == leg.after;
                 if first && (page.more || legs.len() > 1 || page.events.len() > most) {
@@ -147,6 +152,7 @@ impl Replay<'_> {
             rows: self.relay.bounds.replay_events as i64,
             bytes: PAGE_BYTES,
         };
+        let _turn = self.relay.turns.take(self.user).await?;
         let client = self.relay.pool.get().await?;
         let ends = (cursor, target);
         Ok(history::page(&client, self.topics, leg, after, extent, ends).await?)
@@ -168,6 +174,7 @@ impl Replay<'_> {
     }
 
     async fn ask_missed(&self, legs: &[Leg], most: i64) -> Result<i64, Failure> {
+        let _turn = self.relay.turns.take(self.user).await?;
         let client = self.relay.pool.get().await?;
         Ok(history::missed(&client, self.topics, legs, most).await?)
     }
@@ -203,6 +210,12 @@ impl Failure {
     }
 }
 
+impl From<Busy> for Failure {
+    fn from(Busy: Busy) -> Self {
+        Self::Busy
+    }
+}
+
 impl From<PoolError> for Failure {
     fn from(error: PoolError) -> Self {
         match error {
@@ -229,7 +242,8 @@ struct Writer<'a> {
     replay: &'a Replay<'a>,
     ways: Vec<LegText>,
     chunk: BytesMut,
-    held: Option<Position>,
+    /// The position of the last event in the chunk.
+    reached: Option<Position>,
 }
 
 impl<'a> Writer<'a> {
@@ -238,7 +252,7 @@ impl<'a> Writer<'a> {
             replay,
             ways: legs.iter().map(LegText::new).collect(),
             chunk: BytesMut::new(),
-            held: None,
+            reached: None,
         }
     }
 
@@ -250,7 +264,7 @@ impl<'a> Writer<'a> {
         let block = frame.replayed(self.replay.named, position.as_deref());
         self.chunk.extend_from_slice(&block);
         if let Some(position) = position {
-            self.held = Some(position.into());
+            self.reached = Some(position.into());
         }
         if self.chunk.len() >= CHUNK_BYTES {
             self.flush().await?;
@@ -263,7 +277,6 @@ impl<'a> Writer<'a> {
             return Ok(());
         }
         let chunk: Bytes = std::mem::take(&mut self.chunk).freeze();
-        let sent = self.replay.out.send(chunk, self.held.take()).await;
-        sent.map_err(|_| Refused::Gone)
+        self.replay.out.send(chunk, self.reached.take()).await
     }
 }

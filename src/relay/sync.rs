@@ -16,10 +16,13 @@ use super::feed::Since;
 use crate::cursor::{Cursor, Leg, Mark, Standing, Tag};
 use crate::event::Event;
 use crate::frame::Reset;
-use crate::postgres::history::{self, Extent, PAGE_BYTES};
+use crate::postgres::history::{self, Extent};
 use crate::postgres::state::{self, StateError};
 use crate::postgres::{Lease, Unserved};
 use crate::topic::Topic;
+
+/// The most bytes of payload on one page, but for its last event.
+const PAGE_BYTES: i64 = 4 << 20;
 
 /// What the database is granted beyond the time of its statements, so that it ends them itself and
 /// the session can be kept.

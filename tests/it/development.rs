@@ -55,8 +55,7 @@ async fn a_second_start_finds_the_data_the_address_and_the_secret() {
         .await
         .unwrap();
     let url = argument(&first, "--database-url").to_owned();
-    let secret_file = argument(&first, "--jwt-secret-file").to_owned();
-    let secret = std::fs::read_to_string(&secret_file).unwrap();
+    let secret = argument(&first, "--jwt-secret").to_owned();
     assert!(secret.len() >= 64, "{secret:?} can be guessed");
     first.stop().await.unwrap();
     assert!(
@@ -66,7 +65,7 @@ async fn a_second_start_finds_the_data_the_address_and_the_secret() {
 
     let second = directory.prepare().await;
     assert_eq!(argument(&second, "--database-url"), url);
-    assert_eq!(std::fs::read_to_string(&secret_file).unwrap(), secret);
+    assert_eq!(argument(&second, "--jwt-secret"), secret);
     connect(&second)
         .await
         .query_one("SELECT FROM kept", &[])

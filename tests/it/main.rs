@@ -3,8 +3,13 @@
 //! One test binary, one module per promise. What the tests stand on is in [`support`]: a cluster
 //! per run, a fresh database per test.
 
+mod dev_command;
 mod development;
+mod exactly_once;
+mod migrate;
 mod names;
+mod partitions;
+mod positions;
 mod private_postgres;
 mod publish;
 mod refusals;
@@ -13,3 +18,4 @@ mod streams;
 mod support;
 mod sync;
 mod tickets;
+mod watch;

@@ -1,5 +1,6 @@
 //! Migrating: by many at once, on a database that is not ours to touch, and on one that came from elsewhere.
 
+use tidings::dev::cluster::StopMode;
 use tidings::postgres::migrate::{MigrateError, adopt, check, migrate};
 use tokio_postgres::Client;
 
@@ -26,7 +27,10 @@ async fn shape(client: &Client) -> String {
 async fn eight_at_once_apply_each_migration_once() {
     let database = empty_database();
     let all = futures::future::join_all((0..8).map(|_| migrated(&database))).await;
-    let mut applied: Vec<_> = all.into_iter().flat_map(|one| one.expect("migrated")).collect();
+    let mut applied: Vec<_> = all
+        .into_iter()
+        .flat_map(|one| one.expect("migrated"))
+        .collect();
     assert_eq!(applied.len(), COUNT);
     assert!(applied.is_sorted());
     applied.dedup();
@@ -65,20 +69,42 @@ async fn eight_databases_of_a_new_cluster_may_be_migrated_at_once() {
 async fn whoever_may_not_make_roles_migrates_all_the_same() {
     let server = own_cluster(&[("fsync", "off")]);
     let admin = connect(&server.cluster.url("postgres")).await;
-    run(&admin, "create role plain login; create role maker login createrole").await;
+    run(
+        &admin,
+        "create role plain login; create role maker login createrole",
+    )
+    .await;
     for owner in ["plain", "maker"] {
         run(&admin, &format!("create database {owner} owner {owner}")).await;
         let url = server.cluster.url(owner);
         let (_, host) = url.rsplit_once('@').expect("a user");
         let mut client = connect(&format!("postgres://{owner}@{host}")).await;
         assert_eq!(migrate(&mut client).await.expect("migrated").len(), COUNT);
-        run(&client, "select tidings.publish('a', 'b'), tidings.cursor(), tidings.trim('1 day')").await;
-        run(&client, "create table t (id int); select tidings.watch('t', 'a'); insert into t values (1)").await;
-        assert_eq!(text(&client, "select count(*) from tidings.event").await, "2");
+        run(
+            &client,
+            "select tidings.publish('a', 'b'), tidings.cursor(), tidings.trim('1 day')",
+        )
+        .await;
+        run(
+            &client,
+            "create table t (id int); select tidings.watch('t', 'a'); insert into t values (1)",
+        )
+        .await;
+        assert_eq!(
+            text(&client, "select count(*) from tidings.event").await,
+            "2"
+        );
         let roles = "select count(*) from pg_roles where rolname in ('tidings_publisher', 'tidings_gateway')";
-        assert_eq!(text(&client, roles).await, if owner == "plain" { "0" } else { "2" });
+        assert_eq!(
+            text(&client, roles).await,
+            if owner == "plain" { "0" } else { "2" }
+        );
         let runs_as = "select proowner::regrole from pg_proc where proname = 'watch_row'";
-        let expected = if owner == "plain" { "plain" } else { "tidings_publisher" };
+        let expected = if owner == "plain" {
+            "plain"
+        } else {
+            "tidings_publisher"
+        };
         assert_eq!(text(&client, runs_as).await, expected);
     }
     // Once there are roles, the grants can be made up for.
@@ -90,27 +116,70 @@ async fn whoever_may_not_make_roles_migrates_all_the_same() {
     assert_eq!(text(&client, granted).await, "true");
     let admin = connect(&server.cluster.url("plain")).await;
     run(&admin, "select tidings.grant_roles()").await;
-    assert_eq!(text(&admin, "select proowner::regrole from pg_proc where proname = 'watch_row'").await, "tidings_publisher");
+    assert_eq!(
+        text(
+            &admin,
+            "select proowner::regrole from pg_proc where proname = 'watch_row'"
+        )
+        .await,
+        "tidings_publisher"
+    );
 }
 
 #[tokio::test]
 async fn a_database_that_is_newer_or_altered_is_refused_and_left_alone() {
     for (change, word) in [
-        ("insert into tidings.migration values (9000, '9000_future', 'x')", "newer"),
-        ("update tidings.migration set checksum = repeat('0', 64) where version = 2", "0002_publish"),
-        ("update tidings.migration set name = '0003_other' where version = 3", "0003_cursor"),
-        ("delete from tidings.migration where version = 1", "0001_log"),
+        (
+            "insert into tidings.migration values (9000, '9000_future', 'x')",
+            "newer",
+        ),
+        (
+            "update tidings.migration set checksum = repeat('0', 64) where version = 2",
+            "0002_publish",
+        ),
+        (
+            "update tidings.migration set name = '0003_other' where version = 3",
+            "0003_cursor",
+        ),
+        (
+            "delete from tidings.migration where version = 1",
+            "0001_log",
+        ),
     ] {
         let database = database();
         let mut client = database.connect().await;
         run(&client, change).await;
-        let before = (shape(&client).await, text(&client, "select md5(string_agg(m::text, ' ')) from tidings.migration m").await);
-        for refused in [migrate(&mut client).await.map(|_| ()), check(&client).await, adopt(&mut client).await] {
+        let before = (
+            shape(&client).await,
+            text(
+                &client,
+                "select md5(string_agg(m::text, ' ')) from tidings.migration m",
+            )
+            .await,
+        );
+        for refused in [
+            migrate(&mut client).await.map(|_| ()),
+            check(&client).await,
+            adopt(&mut client).await,
+        ] {
             let error = refused.expect_err(change);
-            assert!(matches!(error, MigrateError::Newer { .. } | MigrateError::Altered { .. }), "{change}: {error}");
+            assert!(
+                matches!(
+                    error,
+                    MigrateError::Newer { .. } | MigrateError::Altered { .. }
+                ),
+                "{change}: {error}"
+            );
             assert!(error.to_string().contains(word), "{change}: {error}");
         }
-        let after = (shape(&client).await, text(&client, "select md5(string_agg(m::text, ' ')) from tidings.migration m").await);
+        let after = (
+            shape(&client).await,
+            text(
+                &client,
+                "select md5(string_agg(m::text, ' ')) from tidings.migration m",
+            )
+            .await,
+        );
         assert_eq!(before, after);
     }
 }
@@ -120,13 +189,32 @@ async fn a_migration_that_fails_leaves_nothing_and_can_be_repeated() {
     let database = empty_database();
     let mut client = database.connect().await;
     // Somebody has a table of that name already.
-    run(&client, "create schema tidings; create table tidings.state (mine text)").await;
+    run(
+        &client,
+        "create schema tidings; create table tidings.state (mine text)",
+    )
+    .await;
     let error = migrate(&mut client).await.expect_err("in the way");
-    assert!(matches!(error, MigrateError::Failed { name: "0001_log", .. }), "{error}");
+    assert!(
+        matches!(
+            error,
+            MigrateError::Failed {
+                name: "0001_log",
+                ..
+            }
+        ),
+        "{error}"
+    );
     assert_eq!(text(&client, "to_regclass('tidings.event')").await, "null");
-    assert_eq!(text(&client, "select count(*) from tidings.migration").await, "0");
+    assert_eq!(
+        text(&client, "select count(*) from tidings.migration").await,
+        "0"
+    );
     let behind = check(&client).await.expect_err("behind");
-    assert!(matches!(&behind, MigrateError::Behind { missing } if missing.len() == COUNT), "{behind}");
+    assert!(
+        matches!(&behind, MigrateError::Behind { missing } if missing.len() == COUNT),
+        "{behind}"
+    );
     assert!(behind.to_string().contains("tidings migrate"), "{behind}");
     run(&client, "drop table tidings.state").await;
     assert_eq!(migrate(&mut client).await.expect("migrated").len(), COUNT);
@@ -137,7 +225,10 @@ async fn a_migration_that_fails_leaves_nothing_and_can_be_repeated() {
 async fn an_empty_database_is_behind_and_a_gateways_role_may_ask() {
     let database = empty_database();
     let client = database.connect().await;
-    assert!(matches!(check(&client).await, Err(MigrateError::Behind { .. })));
+    assert!(matches!(
+        check(&client).await,
+        Err(MigrateError::Behind { .. })
+    ));
     migrated(&database).await.expect("migrated");
     run(&client, "set role tidings_gateway").await;
     check(&client).await.expect("complete");
@@ -150,7 +241,9 @@ async fn the_lock_of_another_migration_is_not_waited_for_inside_a_statement() {
     run(&other, "select pg_advisory_lock(8386654097862812521)").await;
     let mut client = database.connect().await;
     let pid = text(&client, "pg_backend_pid()").await;
-    let asks = format!("select state || ' ' || (query like '%pg_try_advisory_lock%') || ' ' || (backend_xmin is null) from pg_stat_activity where pid = {pid}");
+    let asks = format!(
+        "select state || ' ' || (query like '%pg_try_advisory_lock%') || ' ' || (backend_xmin is null) from pg_stat_activity where pid = {pid}"
+    );
     let (applied, ()) = tokio::join!(migrate(&mut client), async {
         // It holds no snapshot between two tries.
         while text(&watcher, &asks).await != "idle true true" {
@@ -163,13 +256,26 @@ async fn the_lock_of_another_migration_is_not_waited_for_inside_a_statement() {
 
 #[tokio::test]
 async fn a_standby_is_refused() {
-    let server = own_cluster(&[("fsync", "off")]);
+    let mut server = own_cluster(&[("fsync", "off")]);
     let database = server.database();
-    let mut client = database.connect().await;
-    // Promotion and streaming are elsewhere's matter: a function of that name stands for the state.
-    run(&client, "create schema standby; create function standby.pg_is_in_recovery() returns boolean language sql as 'select true'; set search_path = standby, pg_catalog").await;
-    assert!(matches!(migrate(&mut client).await, Err(MigrateError::Standby)));
-    assert!(matches!(check(&client).await, Err(MigrateError::Standby)));
+    let url = database.url();
+    let postgres = server.cluster.url("postgres");
+    server.cluster.stop(StopMode::Fast).expect("stopped");
+    let signal = server.cluster.data().join("standby.signal");
+    std::fs::write(signal, "").expect("a standby");
+    server.cluster.start_again().expect("started");
+    // Both on a database that is complete and on one that is not.
+    for url in [url, postgres] {
+        let mut client = connect(&url).await;
+        for refused in [
+            migrate(&mut client).await.map(|_| ()),
+            check(&client).await,
+            adopt(&mut client).await,
+        ] {
+            let error = refused.expect_err("a standby");
+            assert!(matches!(error, MigrateError::Standby), "{error}");
+        }
+    }
 }
 
 #[tokio::test]
@@ -187,21 +293,32 @@ async fn rows_of_another_cluster_are_refused_until_they_are_adopted() {
         for refused in [migrate(&mut client).await.map(|_| ()), check(&client).await] {
             let error = refused.expect_err(foreign);
             assert!(matches!(error, MigrateError::Foreign), "{foreign}: {error}");
-            assert!(error.to_string().contains("tidings migrate --adopt"), "{error}");
+            assert!(
+                error.to_string().contains("tidings migrate --adopt"),
+                "{error}"
+            );
         }
         let highest = text(&client, "select max(id) from tidings.event").await;
         adopt(&mut client).await.expect("adopted");
         check(&client).await.expect("native");
-        assert_eq!(text(&client, "select count(*) from tidings.event").await, "0");
+        assert_eq!(
+            text(&client, "select count(*) from tidings.event").await,
+            "0"
+        );
         // The floor is above all that ever was, sees all that is over, and is what a cursor of the empty log names.
-        let floor = format!("select id > {highest} and xid < pg_snapshot_xmax(snapshot) and pg_snapshot_xmax(snapshot) <= pg_snapshot_xmax(pg_current_snapshot()) from tidings.floor");
+        let floor = format!(
+            "select id > {highest} and xid < pg_snapshot_xmax(snapshot) and pg_snapshot_xmax(snapshot) <= pg_snapshot_xmax(pg_current_snapshot()) from tidings.floor"
+        );
         assert_eq!(text(&client, &floor).await, "true");
         let anchor = "select tidings.cursor() like '%~' || id || '.' || tag from tidings.floor";
         assert_eq!(text(&client, anchor).await, "true");
         // Ids go on above it; keys are remembered.
         let next = "select tidings.publish('a', 'b') > id from tidings.floor";
         assert_eq!(text(&client, next).await, "true");
-        assert_eq!(text(&client, "tidings.publish('a', 'b', key => 'k')").await, old);
+        assert_eq!(
+            text(&client, "tidings.publish('a', 'b', key => 'k')").await,
+            old
+        );
         check(&client).await.expect("native");
     }
 }
@@ -209,8 +326,12 @@ async fn rows_of_another_cluster_are_refused_until_they_are_adopted() {
 #[tokio::test]
 async fn adopting_waits_for_open_publishers_without_holding_up_others() {
     let database = database();
-    let (mut client, open, other, watcher) =
-        tokio::join!(database.connect(), database.connect(), database.connect(), database.connect());
+    let (mut client, open, other, watcher) = tokio::join!(
+        database.connect(),
+        database.connect(),
+        database.connect(),
+        database.connect()
+    );
     run(&open, "begin; select tidings.publish('a', 'lost')").await;
     run(&other, "set lock_timeout = '100ms'").await;
     let tries = "select count(*) from pg_stat_activity where query like '%select tidings.adopt()%' and datname = current_database() and pid <> pg_backend_pid()";
@@ -224,7 +345,10 @@ async fn adopting_waits_for_open_publishers_without_holding_up_others() {
         run(&open, "commit").await;
     });
     adopted.expect("adopted");
-    assert_eq!(text(&watcher, "select count(*) from tidings.event").await, "0");
+    assert_eq!(
+        text(&watcher, "select count(*) from tidings.event").await,
+        "0"
+    );
 }
 
 async fn connect(url: &str) -> Client {

@@ -9,7 +9,7 @@ use tidings::postgres::partitions::{Maintenance, maintain};
 use tokio_postgres::Client;
 
 use crate::sql::{hinted, refusal, run, text};
-use crate::support::postgres::{Database, database};
+use crate::support::postgres::{Database, database, own_cluster};
 
 const WEEK: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 
@@ -40,7 +40,11 @@ async fn floor(client: &Client, event: &str) -> String {
 }
 
 async fn column(client: &Client, id: &str, column: &str) -> String {
-    text(client, &format!("select {column} from tidings.event where id = {id}")).await
+    text(
+        client,
+        &format!("select {column} from tidings.event where id = {id}"),
+    )
+    .await
 }
 
 const TAG: &str = "tidings.tag(id, xid, created_at)";
@@ -77,17 +81,30 @@ async fn a_day_that_waits_in_the_default_is_moved_as_it_is() {
         publish_days_ago(&client, days).await;
     }
     let before = text(&client, LOG).await;
-    run(&reader, "begin isolation level repeatable read; select count(*) from pg_class").await;
-    assert_eq!(text(&client, "select count(*) from tidings.event_default").await, "4");
+    run(
+        &reader,
+        "begin isolation level repeatable read; select count(*) from pg_class",
+    )
+    .await;
+    assert_eq!(
+        text(&client, "select count(*) from tidings.event_default").await,
+        "4"
+    );
     assert!(add_day(&client, 3).await);
-    assert_eq!(text(&client, "select count(*) from tidings.event_default").await, "2");
+    assert_eq!(
+        text(&client, "select count(*) from tidings.event_default").await,
+        "2"
+    );
     assert_eq!(text(&client, LOG).await, before);
     // One that took its snapshot before the move reads the same.
     assert_eq!(text(&reader, LOG).await, before);
     run(&reader, "commit").await;
     assert!(add_day(&client, 2).await);
     assert_eq!(text(&client, LOG).await, before);
-    assert_eq!(text(&client, "select count(*) from tidings.event_default").await, "0");
+    assert_eq!(
+        text(&client, "select count(*) from tidings.event_default").await,
+        "0"
+    );
 }
 
 #[tokio::test]
@@ -106,7 +123,10 @@ async fn a_day_with_too_much_in_the_default_stays_there() {
     run(&client, "select tidings.publish('a', 'b')").await;
     assert_eq!(text(&client, "tidings.trim('2 days')").await, "0");
     assert_eq!(text(&client, "tidings.trim('1 day')").await, "1");
-    assert_eq!(text(&client, "select count(*) from tidings.event").await, "1");
+    assert_eq!(
+        text(&client, "select count(*) from tidings.event").await,
+        "1"
+    );
 }
 
 #[tokio::test]
@@ -119,7 +139,10 @@ async fn a_day_whose_publisher_is_open_is_left_for_later() {
     assert_eq!(refusal(&client, add).await.code, "55P03");
     run(&publisher, "commit").await;
     assert!(add_day(&client, 3).await);
-    assert_eq!(text(&client, "select count(*) from tidings.event_default").await, "0");
+    assert_eq!(
+        text(&client, "select count(*) from tidings.event_default").await,
+        "0"
+    );
 }
 
 #[tokio::test]
@@ -137,7 +160,10 @@ async fn whole_days_that_ended_longer_ago_are_trimmed_and_the_floor_tells_what_i
     let earlier = format!("{last}::bigint - 1000");
     let kept = publish_days_ago(&client, 7).await;
     let newest = text(&client, "tidings.publish('a', 'b')").await;
-    let (tag, xid) = (column(&client, &last, TAG).await, column(&client, &earlier, "xid").await);
+    let (tag, xid) = (
+        column(&client, &last, TAG).await,
+        column(&client, &earlier, "xid").await,
+    );
 
     assert_eq!(text(&client, "tidings.trim('7 days')").await, "2");
     let left = "select string_agg(id::text, ' ' order by id) from tidings.event";
@@ -148,7 +174,10 @@ async fn whole_days_that_ended_longer_ago_are_trimmed_and_the_floor_tells_what_i
     assert_eq!(floor(&client, &xid).await, format!("{last} t {tag} t"));
 
     // What is trimmed later raises the floor; what was lower does not sink it.
-    let (tag, xid) = (column(&client, &kept, TAG).await, column(&client, &kept, "xid").await);
+    let (tag, xid) = (
+        column(&client, &kept, TAG).await,
+        column(&client, &kept, "xid").await,
+    );
     assert_eq!(text(&client, "tidings.trim('6 days')").await, "1");
     assert_eq!(floor(&client, &xid).await, format!("{kept} t {tag} t"));
     run(&client, "insert into tidings.event (id, topic, type, created_at) values (-5, 'a', 'b', clock_timestamp() - interval '9 days')").await;
@@ -167,13 +196,20 @@ async fn the_newest_event_is_never_trimmed_however_old_it_is() {
     }
     let newest = publish_days_ago(&client, 9).await;
     assert_eq!(text(&client, "tidings.trim('1 day')").await, "1");
-    assert_eq!(text(&client, "select count(*) from tidings.event").await, "2");
+    assert_eq!(
+        text(&client, "select count(*) from tidings.event").await,
+        "2"
+    );
     // One that is not committed yet is not the newest.
     let other = database.connect().await;
     run(&other, "begin; select tidings.publish('a', 'b')").await;
     assert_eq!(text(&client, "tidings.trim('1 day')").await, "0");
     let tag = column(&client, &newest, TAG).await;
-    assert!(text(&client, "tidings.cursor()").await.ends_with(&format!("~{newest}.{tag}")));
+    assert!(
+        text(&client, "tidings.cursor()")
+            .await
+            .ends_with(&format!("~{newest}.{tag}"))
+    );
     run(&other, "commit").await;
     assert_eq!(text(&client, "tidings.trim('1 day')").await, "1");
     // The same in the default partition.
@@ -192,10 +228,19 @@ async fn keys_go_with_their_events() {
     let kept = text(&client, "tidings.publish('a', 'b', key => 'young')").await;
     let back = "set created_at = created_at - interval '9 days'";
     run(&client, &format!("update tidings.event {back} where id = {first}; update tidings.key {back} where id = {first}")).await;
-    assert_eq!(text(&client, "tidings.publish('a', 'b', key => 'old')").await, first);
+    assert_eq!(
+        text(&client, "tidings.publish('a', 'b', key => 'old')").await,
+        first
+    );
     assert_eq!(text(&client, "tidings.trim('7 days')").await, "1");
-    assert_ne!(text(&client, "tidings.publish('a', 'b', key => 'old')").await, first);
-    assert_eq!(text(&client, "tidings.publish('a', 'b', key => 'young')").await, kept);
+    assert_ne!(
+        text(&client, "tidings.publish('a', 'b', key => 'old')").await,
+        first
+    );
+    assert_eq!(
+        text(&client, "tidings.publish('a', 'b', key => 'young')").await,
+        kept
+    );
     // In portions, by the oldest first.
     run(&client, "insert into tidings.key select 'a', n::text, -n, now() - interval '9 days' - n * interval '1 s' from generate_series(1, 5) n").await;
     assert_eq!(text(&client, "tidings.trim_keys('7 days', 2)").await, "2");
@@ -212,18 +257,31 @@ async fn trimming_is_refused_where_it_would_not_be_true() {
         run(&client, &format!("begin isolation level {level}")).await;
         hinted(&client, "select tidings.trim('7 days')", "25001", level).await;
         run(&client, &format!("rollback; begin isolation level {level}")).await;
-        hinted(&client, "select tidings.add_partition('2026-01-01')", "25001", level).await;
+        hinted(
+            &client,
+            "select tidings.add_partition('2026-01-01')",
+            "25001",
+            level,
+        )
+        .await;
         run(&client, "rollback").await;
     }
     for keep in ["null", "'-2 days'"] {
-        hinted(&client, &format!("select tidings.trim({keep})"), "22023", "cannot be kept").await;
+        hinted(
+            &client,
+            &format!("select tidings.trim({keep})"),
+            "22023",
+            "cannot be kept",
+        )
+        .await;
     }
 }
 
 #[tokio::test]
 async fn a_day_that_somebody_uses_is_trimmed_when_it_is_free() {
     let database = database();
-    let (client, publisher, dump) = tokio::join!(database.connect(), database.connect(), database.connect());
+    let (client, publisher, dump) =
+        tokio::join!(database.connect(), database.connect(), database.connect());
     for days in [10, 9] {
         add_day(&client, days).await;
         publish_days_ago(&client, days).await;
@@ -233,18 +291,38 @@ async fn a_day_that_somebody_uses_is_trimmed_when_it_is_free() {
     publish_days_ago(&publisher, 10).await;
     // The other day goes, the publisher's stays.
     assert_eq!(text(&client, "tidings.trim('7 days')").await, "1");
-    hinted(&client, "select tidings.trim('7 days')", "55P03", "1 partitions are due").await;
+    hinted(
+        &client,
+        "select tidings.trim('7 days')",
+        "55P03",
+        "1 partitions are due",
+    )
+    .await;
     run(&publisher, "commit").await;
-    run(&dump, "begin isolation level repeatable read; select count(*) from tidings.event").await;
+    run(
+        &dump,
+        "begin isolation level repeatable read; select count(*) from tidings.event",
+    )
+    .await;
     hinted(&client, "select tidings.trim('7 days')", "55P03", "in use").await;
     run(&dump, "commit").await;
     // The publisher's late event was committed to a day that is due, and is part of the floor.
-    let late = text(&client, "select max(id) from tidings.event where created_at < now() - interval '8 days'").await;
+    let late = text(
+        &client,
+        "select max(id) from tidings.event where created_at < now() - interval '8 days'",
+    )
+    .await;
     run(&client, "select tidings.publish('a', 'b')").await;
-    let (tag, xid) = (column(&client, &late, TAG).await, column(&client, &late, "xid").await);
+    let (tag, xid) = (
+        column(&client, &late, TAG).await,
+        column(&client, &late, "xid").await,
+    );
     assert_eq!(text(&client, "tidings.trim('7 days')").await, "1");
     assert_eq!(floor(&client, &xid).await, format!("{late} t {tag} t"));
-    assert_eq!(text(&client, "select count(*) from tidings.event").await, "2");
+    assert_eq!(
+        text(&client, "select count(*) from tidings.event").await,
+        "2"
+    );
 }
 
 #[tokio::test]
@@ -256,12 +334,23 @@ async fn empty_days_of_the_past_are_dropped_when_nobody_is_at_the_log() {
     }
     publish_days_ago(&client, 4).await;
     run(&publisher, "begin; select tidings.publish('a', 'b')").await;
-    assert_eq!(refusal(&client, "select tidings.drop_empty()").await.code, "55P03");
+    assert_eq!(
+        refusal(&client, "select tidings.drop_empty()").await.code,
+        "55P03"
+    );
     run(&publisher, "commit").await;
-    assert_eq!(text(&client, "tidings.drop_empty()").await, "2");
-    assert_eq!(text(&client, DAYS).await, "-4 -1 0 1 2 3");
-    assert_eq!(text(&client, "tidings.drop_empty()").await, "0");
-    assert_eq!(text(&client, "select count(*) from tidings.event").await, "2");
+    for (dropped, left) in [
+        ("true", "-4 -3 -1 0 1 2 3"),
+        ("true", "-4 -1 0 1 2 3"),
+        ("false", "-4 -1 0 1 2 3"),
+    ] {
+        assert_eq!(text(&client, "tidings.drop_empty()").await, dropped);
+        assert_eq!(text(&client, DAYS).await, left);
+    }
+    assert_eq!(
+        text(&client, "select count(*) from tidings.event").await,
+        "2"
+    );
 }
 
 #[tokio::test]
@@ -279,31 +368,48 @@ async fn one_pass_does_what_is_due_and_one_gateway_does_it() {
     // As the role that a gateway has.
     run(&client, "set role tidings_gateway").await;
     let done = maintain(&client, WEEK).await.expect("a pass");
-    let expected = Maintenance { created: 3, forgotten: 1, trimmed: 1, dropped: 2, ..Maintenance::default() };
+    let expected = Maintenance {
+        created: 3,
+        forgotten: 1,
+        trimmed: 1,
+        dropped: 2,
+        ..Maintenance::default()
+    };
     assert_eq!(done, expected);
     assert_eq!(text(&client, DAYS).await, "0 1 2 3");
-    assert_eq!(maintain(&client, WEEK).await.expect("a pass"), Maintenance::default());
+    assert_eq!(
+        maintain(&client, WEEK).await.expect("a pass"),
+        Maintenance::default()
+    );
 
-    run(&other, "begin; select pg_advisory_xact_lock(8386654097862812520)").await;
+    run(
+        &other,
+        "begin; select pg_advisory_xact_lock(8386654097862812520)",
+    )
+    .await;
     assert!(maintain(&client, WEEK).await.expect("no pass").elsewhere);
     run(&other, "commit").await;
     assert!(!maintain(&client, WEEK).await.expect("a pass").elsewhere);
     // The pass gave the lock back.
-    assert_eq!(text(&other, "pg_try_advisory_lock(8386654097862812520)").await, "true");
+    assert_eq!(
+        text(&other, "pg_try_advisory_lock(8386654097862812520)").await,
+        "true"
+    );
 }
 
-/// Publishes all the time, in every way, and fails if a lock keeps it for more than 100 ms.
-/// Returns how many transactions it made and how long the longest took, in all.
+/// Publishes all the time, in every way. Returns how many transactions it made and how long the longest took.
 async fn writer(database: &Database, number: u32, stop: Arc<AtomicBool>) -> (u32, Duration) {
     let client = database.connect().await;
-    // Postgres itself measures the waiting, so that a busy machine does not spoil the figure.
-    run(&client, "set lock_timeout = '100ms'").await;
+    run(&client, "set lock_timeout = '1s'").await;
     let (mut count, mut longest) = (0, Duration::ZERO);
     while !stop.load(Ordering::Relaxed) {
         let publish = match count % 3 {
             0 => "select tidings.publish('a', 'b', '{\"x\": 1}')".to_owned(),
             1 => format!("select tidings.publish('a', 'b', key => '{number} {count}')"),
-            _ => "begin; select tidings.publish('a', 'b'); select tidings.publish('a', 'c'); commit".to_owned(),
+            _ => {
+                "begin; select tidings.publish('a', 'b'); select tidings.publish('a', 'c'); commit"
+                    .to_owned()
+            }
         };
         let begin = Instant::now();
         run(&client, &publish).await;
@@ -315,11 +421,23 @@ async fn writer(database: &Database, number: u32, stop: Arc<AtomicBool>) -> (u32
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_writer_waits_for_maintenance_with_a_long_publisher_and_a_dump_open() {
-    let database = database();
-    let (client, gateway, publisher, dump) =
-        tokio::join!(database.connect(), database.connect(), database.connect(), database.connect());
+    // In a cluster of its own, where no other test's CREATE DATABASE gets in the way.
+    let server = own_cluster(&[("fsync", "off")]);
+    let database = server.database();
+    // Nobody maintains this one: what its writers wait for is the machine's doing.
+    let other = server.database();
+    let (client, gateway, publisher, dump) = tokio::join!(
+        database.connect(),
+        database.connect(),
+        database.connect(),
+        database.connect()
+    );
     // Today and the days ahead are missing, so that the writers fill the default while it is worked upon.
-    let drop_days = text(&client, "select string_agg(format('drop table %s', leaf), ';') from tidings.day").await;
+    let drop_days = text(
+        &client,
+        "select string_agg(format('drop table %s', leaf), ';') from tidings.day",
+    )
+    .await;
     run(&client, &drop_days).await;
     for days in [12, 11, 10, 9, 8] {
         assert!(add_day(&client, days).await);
@@ -335,14 +453,23 @@ async fn no_writer_waits_for_maintenance_with_a_long_publisher_and_a_dump_open()
 
     let stop = Arc::new(AtomicBool::new(false));
     let writers = async {
-        let writers = (0..4).map(|number| writer(&database, number, stop.clone()));
+        let databases = [&database, &other, &database, &other, &database];
+        let writers = (0..)
+            .zip(databases)
+            .map(|(number, database)| writer(database, number, stop.clone()));
         futures::future::join_all(writers).await
     };
     let story = async {
         // Both are open: nothing can be had. (Today itself may have too much in the default by now to be tried.)
         let done = maintain(&gateway, WEEK).await.expect("a pass");
         assert!(done.left >= 5, "{done:?}");
-        assert_eq!(done, Maintenance { left: done.left, ..Maintenance::default() });
+        assert_eq!(
+            done,
+            Maintenance {
+                left: done.left,
+                ..Maintenance::default()
+            }
+        );
         // The dump ends: the days ahead can still not be attached, since the publisher has a row in the default, but
         // the old days are trimmed, all but the one that it wrote to.
         run(&dump, "commit").await;
@@ -366,9 +493,17 @@ async fn no_writer_waits_for_maintenance_with_a_long_publisher_and_a_dump_open()
     };
     let begin = Instant::now();
     let (writers, ()) = tokio::join!(writers, story);
+    let longest = |of: &[usize]| of.iter().map(|n| writers[*n].1).max().unwrap_or_default();
+    let (here, there) = (longest(&[0, 2, 4]), longest(&[1, 3]));
     let count: u32 = writers.iter().map(|writer| writer.0).sum();
-    let longest = writers.iter().map(|writer| writer.1).max();
-    println!("{count} transactions in {:?}, the longest {longest:?}", begin.elapsed());
+    println!(
+        "{count} transactions in {:?}, the longest {here:?}, elsewhere {there:?}",
+        begin.elapsed()
+    );
+    assert!(
+        here < Duration::from_millis(100) + there,
+        "{here:?}, elsewhere {there:?}"
+    );
     assert!(count > 100, "{count}");
     // Every event is still there, except those that were trimmed.
     let keys = "select count(*) from tidings.key k where not exists (select from tidings.event e where e.id = k.id)";

@@ -43,6 +43,7 @@ impl Gateway {
         let inner = tidings::gateway::Gateway::start(config, None)
             .await
             .expect("the gateway starts");
+        inner.ready().await;
         Gateway { inner }
     }
 
