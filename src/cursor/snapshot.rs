@@ -16,7 +16,11 @@ pub struct Snapshot {
 
 impl Snapshot {
     /// A snapshot from its parts, or `None` unless `in_progress` ascends strictly and stays below `xmax`.
+    /// No transaction has the id 0: Postgres reads no snapshot that names it.
     pub fn new(xmax: u64, in_progress: Vec<u64>) -> Option<Self> {
+        if xmax == 0 || in_progress.first() == Some(&0) {
+            return None;
+        }
         let ascends = in_progress.windows(2).all(|pair| pair[0] < pair[1]);
         let below = in_progress.last().is_none_or(|&last| last < xmax);
         (ascends && below).then(|| Self {

@@ -75,7 +75,9 @@ impl Handler for App {
             path => {
                 let page = self.pages.as_ref();
                 let page = page.and_then(|pages| pages(&request.method, path));
-                return plain(page.unwrap_or_else(|| Problem::NotFound.into_response()));
+                let mut response = page.unwrap_or_else(|| Problem::NotFound.into_response());
+                cors::expose(&self.origins, &request.headers, response.headers_mut());
+                return plain(response);
             }
         };
         if request.method == Method::OPTIONS {

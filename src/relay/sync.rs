@@ -13,7 +13,7 @@ use tokio_postgres::IsolationLevel;
 
 use super::attach::Relay;
 use super::feed::Since;
-use crate::cursor::{Cursor, Leg, Standing, Tag};
+use crate::cursor::{Cursor, Leg, Mark, Standing, Tag};
 use crate::event::Event;
 use crate::frame::Reset;
 use crate::postgres::history::{self, Extent};
@@ -112,12 +112,18 @@ async fn answer(
     };
     loop {
         let passage = pass(session, question, since, deadline).await?;
-        let Some(cursor) = since else {
-            return passage.into_answer(reset);
-        };
         let floor = history::floor(session).await?;
-        match cursor.standing(&floor, passage.anchor) {
-            Standing::Served if passage.whole => return passage.into_answer(reset),
+        let now = Cursor::At(passage.now.clone());
+        let standing = match since {
+            None => Standing::Served,
+            Some(cursor) => cursor.standing(&floor, passage.anchor),
+        };
+        match standing {
+            Standing::Served
+                if passage.whole && now.standing(&floor, Some(passage.now.tag)) == standing =>
+            {
+                return passage.into_answer(reset);
+            }
             // The log was trimmed while it was read, which a new snapshot will know.
             Standing::Served => continue,
             Standing::Trimmed => reset = Some(Reset::Trimmed),
@@ -133,6 +139,9 @@ struct Passage {
     anchor: Option<Tag>,
     /// Whether the cursor seemed to be served, and everything was read.
     whole: bool,
+    /// Where the log was in this snapshot.
+    now: Mark,
+    /// Where the passage has come to.
     position: Cursor,
     more: bool,
     state: Option<Vec<(Topic, String)>>,
@@ -180,7 +189,8 @@ async fn read(
     let mut passage = Passage {
         anchor: None,
         whole: true,
-        position: Cursor::At(now),
+        position: Cursor::At(now.clone()),
+        now,
         more: false,
         state: None,
         events: Vec::new(),
