@@ -7,6 +7,7 @@ mod dev_command;
 mod development;
 mod exactly_once;
 mod migrate;
+mod model;
 mod partitions;
 mod positions;
 mod private_postgres;
