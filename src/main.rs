@@ -4,6 +4,7 @@ use std::io::IsTerminal;
 use std::process::ExitCode;
 
 use clap::Parser;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tidings::cli::{Cli, Failure};
 use tracing_subscriber::EnvFilter;
 
@@ -16,6 +17,7 @@ fn main() -> ExitCode {
         std::process::exit(code);
     });
     start_logs();
+    raise_descriptor_limit();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build();
@@ -43,5 +45,25 @@ fn start_logs() {
         logs.init();
     } else {
         logs.json().init();
+    }
+}
+
+/// Every stream is a descriptor. The soft limit is often 1,024, for the sake of programs that use
+/// select(2); this one does not, so that it takes what the hard limit allows. It comes before the
+/// configuration is read, which asks how many streams fit.
+fn raise_descriptor_limit() {
+    let limit = getrlimit(Resource::Nofile);
+    if limit.current == limit.maximum {
+        return;
+    }
+    let (from, to) = (limit.current, limit.maximum);
+    let raised = Rlimit {
+        current: limit.maximum,
+        ..limit
+    };
+    match setrlimit(Resource::Nofile, raised) {
+        Ok(()) => tracing::debug!(?from, ?to, "descriptor limit raised"),
+        // Some systems have a bound of their own below a hard limit without one.
+        Err(error) => tracing::debug!(%error, ?from, ?to, "descriptor limit not raised"),
     }
 }

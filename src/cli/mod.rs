@@ -1,8 +1,16 @@
 //! The command line: one file for each command.
 
+mod cursor;
 mod dev;
+mod doctor;
+mod fetch;
+mod healthcheck;
 mod migrate;
+mod publish;
 mod serve;
+mod session;
+mod tail;
+mod token;
 
 use clap::{Parser, Subcommand};
 
@@ -25,6 +33,18 @@ enum Command {
     Dev(crate::dev::DevArgs),
     /// Bring the schema `tidings` of the database up to date.
     Migrate(migrate::Args),
+    /// Sign a token that the gateway accepts.
+    Token(Box<token::Args>),
+    /// Publish an event.
+    Publish(publish::Args),
+    /// Show the events of topics as they are committed.
+    Tail(tail::Args),
+    /// Explain a cursor, and how it stands to the log.
+    Cursor(cursor::Args),
+    /// Say what in this database or proxy will hurt, and how to mend it.
+    Doctor(Box<doctor::Args>),
+    /// Say whether the gateway on this machine is ready.
+    Healthcheck(healthcheck::Args),
 }
 
 /// How a command ends when it does not succeed.
@@ -68,6 +88,12 @@ impl Cli {
             Command::Serve(args) => serve::run(*args).await,
             Command::Dev(args) => dev::run(args).await,
             Command::Migrate(args) => migrate::run(args).await,
+            Command::Token(args) => token::run(&args),
+            Command::Publish(args) => publish::run(args).await,
+            Command::Tail(args) => tail::run(args).await,
+            Command::Cursor(args) => cursor::run(args).await,
+            Command::Doctor(args) => doctor::run(*args).await,
+            Command::Healthcheck(args) => healthcheck::run(args).await,
         }
     }
 }
