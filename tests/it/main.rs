@@ -3,6 +3,7 @@
 //! One test binary, one module per promise. What the tests stand on is in [`support`]: a cluster
 //! per run, a fresh database per test.
 
+mod cursors;
 mod dev_command;
 mod development;
 mod exactly_once;
