@@ -7,6 +7,7 @@ mod cursors;
 mod dev_command;
 mod development;
 mod exactly_once;
+mod long_transactions;
 mod migrate;
 mod model;
 mod partitions;
