@@ -3,6 +3,7 @@
 //! One test binary, one module per promise. What the tests stand on is in [`support`]: a cluster
 //! per run, a fresh database per test.
 
+mod bulk;
 mod cursors;
 mod dev_command;
 mod development;
@@ -15,6 +16,7 @@ mod positions;
 mod private_postgres;
 mod publish;
 mod sql;
+mod storm;
 mod streams;
 mod support;
 mod sync;
