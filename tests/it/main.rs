@@ -3,11 +3,15 @@
 //! One test binary, one module per promise. What the tests stand on is in [`support`]: a cluster
 //! per run, a fresh database per test.
 
+mod bulk;
+mod cursors;
 mod dev_command;
 mod development;
 mod docs;
 mod exactly_once;
+mod long_transactions;
 mod migrate;
+mod model;
 mod names;
 mod partitions;
 mod positions;
@@ -16,6 +20,7 @@ mod proxies;
 mod publish;
 mod refusals;
 mod sql;
+mod storm;
 mod streams;
 mod support;
 mod sync;

@@ -8,6 +8,7 @@ pub(crate) mod client;
 pub(crate) mod gateway;
 pub(crate) mod history;
 pub(crate) mod postgres;
+pub(crate) mod process;
 pub(crate) mod proxy;
 
 /// A number that a longer or another run sets in its environment.
