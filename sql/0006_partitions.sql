@@ -33,10 +33,10 @@ $$;
 -- Makes the partition of a day, if there is none, and returns whether it did.
 -- CREATE … LIKE and ATTACH lock the table itself only against other maintenance, while
 -- CREATE … PARTITION OF would wait for every open publisher, and all others behind it.
--- Events of that day which wait in the default partition are moved, with their ids and xids. That holds up readers,
--- and writers when the day is today, so no more than `at_most` are moved: a day that has
--- more stays in the default, where it is read and trimmed as well as elsewhere.
-create function tidings.add_partition(day date, at_most integer default 5000) returns boolean
+-- Events of that day which wait in the default partition are moved, with their ids and xids. Until that is done, readers
+-- wait, and writers when the day is today, so that no more is moved than takes about 20 ms: a day that has more stays in
+-- the default, where it is read and trimmed as well as elsewhere.
+create function tidings.add_partition(day date) returns boolean
 language plpgsql security definer
 set search_path = pg_catalog, pg_temp
 set lock_timeout = '50ms'
@@ -45,16 +45,20 @@ declare
     leaf constant text := 'event_' || to_char(day, 'YYYYMMDD');
     starts constant timestamptz := day::timestamp at time zone 'UTC';
     ends constant timestamptz := (day + 1)::timestamp at time zone 'UTC';
-    waiting bigint;
+    waiting record;
 begin
     perform tidings.require_read_committed();
     if to_regclass('tidings.' || leaf) is not null then
         return false;
     end if;
-    -- Asked without a strong lock first, so that a full default partition costs nobody anything.
-    select count(*) into waiting
-    from (select from tidings.event_default d where d.created_at >= starts and d.created_at < ends limit at_most + 1) as rows_of_day;
-    if waiting > at_most then
+    -- Asked before any strong lock, so that a day which has to stay costs nobody anything.
+    select count(*) as events, coalesce(sum(bytes), 0) as bytes into waiting
+    from (
+        select d.bytes from tidings.event_default d
+        where d.created_at >= starts and d.created_at < ends
+        limit 1001
+    ) as first;
+    if waiting.events > 1000 or waiting.bytes > 524288 then
         return false;
     end if;
 
@@ -118,7 +122,7 @@ declare
     held_up bigint := 0;
     leaf regclass;
     highest record;
-    snapshot pg_snapshot;
+    sees pg_snapshot;
     lowest tidings.floor;
 begin
     perform tidings.require_read_committed();
@@ -156,7 +160,7 @@ begin
 
     -- These statements begin after the locks were granted, so that they, and the snapshot recorded, see all that these
     -- partitions will ever have held.
-    snapshot := pg_current_snapshot();
+    sees := pg_current_snapshot();
     select e.id into newest from tidings.event e order by e.id desc limit 1;
     foreach leaf in array locked loop
         if leaf = 'tidings.event_default'::regclass and (select max(e.created_at) from tidings.event_default e) >= cutoff then
@@ -177,7 +181,7 @@ begin
         end if;
     end loop;
     if locked <> '{}' then
-        update tidings.floor f set snapshot = trim.snapshot, xid = lowest.xid, id = lowest.id, tag = lowest.tag;
+        update tidings.floor f set snapshot = sees, xid = lowest.xid, id = lowest.id, tag = lowest.tag;
         foreach leaf in array locked loop
             execute format('truncate %s', leaf);
         end loop;

@@ -51,7 +51,7 @@ begin
         -- Publish is for POST /v1/events; the others are a gateway's daily maintenance and its check at start.
         grant execute on function
             tidings.publish(text, text, jsonb, text), tidings.state_of(text, jsonb),
-            tidings.add_partition(date, integer), tidings.trim(interval), tidings.trim_keys(interval, integer),
+            tidings.add_partition(date), tidings.trim(interval), tidings.trim_keys(interval, integer),
             tidings.drop_empty(), tidings.foreign_rows()
         to tidings_gateway;
     end if;

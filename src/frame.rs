@@ -47,6 +47,12 @@ impl Frame {
         Self::new(kind, None, json)
     }
 
+    /// A frame with any position.
+    #[cfg(test)]
+    pub(crate) fn numbered(position: &str, json: &str) -> Self {
+        Self::new("k", Some(position.into()), json)
+    }
+
     fn new(kind: &str, position: Option<Position>, json: &str) -> Self {
         let capacity =
             kind.len() + position.as_ref().map_or(0, |text| text.len()) + json.len() + 24;

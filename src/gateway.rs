@@ -76,6 +76,7 @@ pub struct Gateway {
     shard: ShardHandle,
     draining: Arc<AtomicBool>,
     drain: Duration,
+    status: Arc<Status>,
     clients: Closing,
     operators: Closing,
     /// Ends everything that is not a connection.
@@ -163,7 +164,7 @@ impl Gateway {
             vec![handle.clone()],
             window,
             metrics.clone(),
-            status,
+            status.clone(),
             parts.clone(),
         );
         tasks.spawn(look.run());
@@ -214,6 +215,7 @@ impl Gateway {
             shard: handle,
             draining,
             drain: limits.drain,
+            status,
             clients,
             operators,
             parts,
@@ -230,6 +232,11 @@ impl Gateway {
     /// Where health and metrics are.
     pub fn ops_address(&self) -> SocketAddr {
         self.ops_address
+    }
+
+    /// Waits until the gateway has read the log, from when on it is ready.
+    pub async fn ready(&self) {
+        self.status.looked().await;
     }
 
     /// Resolves when a part has ended that never should, which is a fault of ours.

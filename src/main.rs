@@ -35,7 +35,9 @@ fn main() -> ExitCode {
 
 /// Logs go to standard error: JSON for machines, text for people. `TIDINGS_LOG` filters them.
 fn start_logs() {
-    let filter = EnvFilter::try_from_env("TIDINGS_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
+    // What the driver hears of a session that ends, our own lines say once.
+    let usual = || EnvFilter::new("info,tokio_postgres=warn");
+    let filter = EnvFilter::try_from_env("TIDINGS_LOG").unwrap_or_else(|_| usual());
     let logs = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr);

@@ -1,6 +1,7 @@
 //! The command line: one file for each command.
 
 mod cursor;
+mod dev;
 mod doctor;
 mod fetch;
 mod healthcheck;
@@ -28,10 +29,12 @@ pub struct Cli {
 enum Command {
     /// Run the gateway.
     Serve(Box<serve::Args>),
+    /// Run a gateway with a private Postgres, a token and a page to watch it in.
+    Dev(crate::dev::DevArgs),
     /// Bring the schema `tidings` of the database up to date.
     Migrate(migrate::Args),
     /// Sign a token that the gateway accepts.
-    Token(token::Args),
+    Token(Box<token::Args>),
     /// Publish an event.
     Publish(publish::Args),
     /// Show the events of topics as they are committed.
@@ -83,6 +86,7 @@ impl Cli {
     pub async fn run(self) -> Result<(), Failure> {
         match self.command {
             Command::Serve(args) => serve::run(*args).await,
+            Command::Dev(args) => dev::run(args).await,
             Command::Migrate(args) => migrate::run(args).await,
             Command::Token(args) => token::run(&args),
             Command::Publish(args) => publish::run(args).await,

@@ -15,7 +15,6 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom};
-use std::net::TcpListener;
 use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -25,6 +24,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 
+use super::address;
 use super::binaries::Binaries;
 pub use super::error::ClusterError;
 use super::error::io_error;
@@ -38,10 +38,6 @@ const START_TIMEOUT: Duration = Duration::from_secs(120);
 const STOP_TIMEOUT: Duration = Duration::from_secs(30);
 /// How often the end or the beginning of a process is looked for.
 const POLL: Duration = Duration::from_millis(10);
-/// Ports below the ephemeral range: an outgoing connection can never sit on the port of a
-/// cluster that is stopped and started again.
-const PORTS: std::ops::Range<u16> = 20_000..32_000;
-
 /// What a cluster is made for.
 #[derive(Clone, Copy, Debug)]
 pub struct ClusterOptions<'a> {
@@ -172,6 +168,15 @@ impl Cluster {
         command
     }
 
+    /// How a person calls one of the client programs: by its name where that is enough.
+    pub fn client(&self, program: &str) -> PathBuf {
+        let path = std::env::var_os("PATH").unwrap_or_default();
+        if std::env::split_paths(&path).any(|place| place.join(program).is_file()) {
+            return program.into();
+        }
+        self.binaries.program(program)
+    }
+
     /// Stops the server; it can be [started again](Cluster::start_again). Stopping a stopped one
     /// is nothing.
     pub fn stop(&mut self, mode: StopMode) -> Result<(), ClusterError> {
@@ -259,7 +264,8 @@ impl Cluster {
         let deadline = Instant::now() + STOP_TIMEOUT;
         loop {
             if !fixed_port {
-                self.port = free_port().map_err(io_error("finding a free port"))?;
+                let kept = (!self.temporary).then_some(&*self.directory);
+                self.port = address::free_port(kept).map_err(io_error("finding a free port"))?;
             }
             let Err(error) = self.try_launch() else {
                 return Ok(());
@@ -353,18 +359,6 @@ impl Cluster {
 impl Drop for Cluster {
     fn drop(&mut self) {
         let _ = self.stop(StopMode::Immediate);
-    }
-}
-
-/// A port that nobody listens on now.
-fn free_port() -> io::Result<u16> {
-    let mut tries = 0;
-    loop {
-        match TcpListener::bind(("127.0.0.1", fastrand::u16(PORTS))) {
-            Ok(listener) => return Ok(listener.local_addr()?.port()),
-            Err(error) if tries == 100 => return Err(error),
-            Err(_) => tries += 1,
-        }
     }
 }
 

@@ -21,7 +21,8 @@ pub(super) fn make_home(
             std::env::temp_dir().join(name)
         }
     };
-    if !directory.exists() {
+    let new = !directory.exists();
+    if new {
         make_directory(&directory, if user.is_some() { 0o711 } else { 0o700 })?;
     }
     // The watchdog knows the server by this path, so it is one without links.
@@ -31,6 +32,9 @@ pub(super) fn make_home(
     if let Some(user) = user
         && let Some(parent) = user::closed_parent(&directory, user)
     {
+        if new {
+            let _ = fs::remove_dir(&directory);
+        }
         let user = user.name.clone();
         return Err(ClusterError::NotTraversable { parent, user });
     }

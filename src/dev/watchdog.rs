@@ -26,6 +26,8 @@ use super::error::{ClusterError, io_error};
 const PATIENCE: Duration = Duration::from_secs(40);
 /// When a polite stop has taken this long, it becomes an immediate one.
 const POLITE: Duration = Duration::from_secs(10);
+/// How long an owner that seems to live is waited for: it may be about to go.
+const GRACE: Duration = Duration::from_secs(1);
 const POLL: Duration = Duration::from_millis(20);
 
 /// What the shell does: `$1` is the directory, `$2` the signal, `$3` whether it is temporary.
@@ -130,7 +132,7 @@ fn lock(directory: &Path) -> Result<File, ClusterError> {
     let mut file = options
         .open(directory.join("lock"))
         .map_err(io_error(&format!("locking {}", directory.display())))?;
-    let deadline = Instant::now() + PATIENCE;
+    let begin = Instant::now();
     while let Err(error) = flock(&file, FlockOperation::NonBlockingLockExclusive) {
         if error != Errno::WOULDBLOCK {
             return Err(io_error("locking the data directory")(error.into()));
@@ -139,8 +141,9 @@ fn lock(directory: &Path) -> Result<File, ClusterError> {
         // Read anew each time: a living owner may take over from the one that died.
         let _ =
             File::open(directory.join("lock")).and_then(|mut file| file.read_to_string(&mut owner));
-        let alive = pid_of(&owner).is_some_and(|pid| test_kill_process(pid) != Err(Errno::SRCH));
-        if alive || Instant::now() > deadline {
+        let alive = pid_of(&owner).is_some_and(|pid| !command_line(pid).is_empty());
+        let patience = if alive { GRACE } else { PATIENCE };
+        if begin.elapsed() > patience {
             let (directory, owner) = (directory.to_owned(), owner.trim().to_owned());
             return Err(ClusterError::InUse { directory, owner });
         }
@@ -169,17 +172,20 @@ fn pid_of(text: &str) -> Option<Pid> {
 /// Whether the process lives and is the server of this directory, and not another that was given
 /// the same id later.
 fn is_postmaster(pid: Pid, data: &Path) -> bool {
+    String::from_utf8_lossy(&command_line(pid)).contains(&*data.to_string_lossy())
+}
+
+/// The command line of a living process: empty once it is dead, buried or not.
+fn command_line(pid: Pid) -> Vec<u8> {
     if test_kill_process(pid) == Err(Errno::SRCH) {
-        return false;
+        return Vec::new();
     }
     let id = pid.as_raw_nonzero().to_string();
-    let command_line = if Path::new("/proc/self").exists() {
-        fs::read(format!("/proc/{id}/cmdline")).unwrap_or_default()
-    } else {
-        let ps = Command::new("ps")
-            .args(["-o", "command=", "-p", &id])
-            .output();
-        ps.map(|output| output.stdout).unwrap_or_default()
-    };
-    String::from_utf8_lossy(&command_line).contains(&*data.to_string_lossy())
+    if Path::new("/proc/self").exists() {
+        return fs::read(format!("/proc/{id}/cmdline")).unwrap_or_default();
+    }
+    let ps = Command::new("ps")
+        .args(["-o", "command=", "-p", &id])
+        .output();
+    ps.map(|output| output.stdout).unwrap_or_default()
 }

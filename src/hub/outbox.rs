@@ -120,14 +120,14 @@ pub struct Outbox(Arc<Shared>);
 /// The sink's end of a stream's queue; dropping it closes the stream.
 pub struct Outlet(Arc<Shared>);
 
-/// Makes the two ends. `held` is the position that the client brought.
-pub fn outbox(limit_bytes: usize, named: bool, held: Option<Position>) -> (Outbox, Outlet) {
+/// Makes the two ends.
+pub fn outbox(limit_bytes: usize, named: bool) -> (Outbox, Outlet) {
     let shared = Arc::new(Shared {
         state: Mutex::new(State {
             phase: Phase::Replaying,
             queue: VecDeque::new(),
             bytes: 0,
-            held,
+            held: None,
             writer: None,
             attempt: None,
             lagging: false,
@@ -223,22 +223,16 @@ impl Outlet {
     /// Starts sending what waits: the replay is over and the client holds `position`.
     pub fn go_live(&self, position: Option<Position>) {
         let mut state = self.0.lock();
-        if position.is_some() {
-            state.held = position;
-        }
+        state.held = position;
         if state.phase == Phase::Replaying {
             state.phase = Phase::Live;
         }
     }
 
-    /// Remembers the position that a replay has brought the client to.
-    pub fn hold(&self, position: Position) {
-        self.0.lock().held = Some(position);
-    }
-
-    /// The position that the client holds.
-    pub fn held(&self) -> Option<Position> {
-        self.0.lock().held.clone()
+    /// Whether the stream ends once what waits has been read.
+    #[cfg(test)]
+    pub(crate) fn is_ending(&self) -> bool {
+        self.0.lock().phase == Phase::Ending
     }
 
     /// The next bytes to write, several waiting blocks in one; `None` after the bye.

@@ -77,13 +77,16 @@ mod tests {
 
     use super::*;
 
+    /// What a stream wants, and where it stands in the lists.
+    type Joined = (Vec<Topic>, Box<[Place]>);
+
     proptest! {
         #[test]
         fn lists_hold_who_joined_and_has_not_left(
             steps in proptest::collection::vec((0usize..8, proptest::collection::btree_set(0u8..5, 1..4)), 1..60),
         ) {
             let mut topics = Topics::default();
-            let mut here: Vec<Option<(Vec<Topic>, Box<[Place]>)>> = vec![None; 8];
+            let mut here: Vec<Option<Joined>> = vec![None; 8];
             for (stream, wanted) in steps {
                 if let Some((_, places)) = here[stream].take() {
                     for (other, place, index) in topics.leave(&places) {

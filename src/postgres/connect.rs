@@ -161,7 +161,8 @@ impl Database {
         );
         let settings = format!(
             "set statement_timeout = {}; set idle_in_transaction_session_timeout = '10s'; \
-             set timezone = 'UTC'; set plan_cache_mode = force_generic_plan",
+             set timezone = 'UTC'; set plan_cache_mode = force_generic_plan; \
+             set jit = off",
             statement_timeout.as_millis()
         );
         let prepare = Hook::async_fn(move |client, _| {

@@ -11,9 +11,6 @@ use super::page::{Head, Page, in_progress, read_head};
 use crate::cursor::{Cursor, Leg};
 use crate::topic::Topic;
 
-/// The most bytes of payload on one page.
-pub const PAGE_BYTES: i64 = 4 << 20;
-
 /// Where the log is now, in the snapshot of the client's transaction.
 pub async fn position(client: &impl GenericClient) -> Result<Head, ConnectError> {
     let statement = client
@@ -22,14 +19,15 @@ pub async fn position(client: &impl GenericClient) -> Result<Head, ConnectError>
     read_head(&client.query_one(&statement, &[]).await?)
 }
 
-/// A page of `leg` beyond the id `after`, for a replay from `cursor` to `target`. In its head,
-/// `anchor` belongs to the cursor and `newest` to the target.
+/// A page of `leg` beyond the id `after`, for a replay from `cursor` to `target`, with at most so
+/// many rows and, but for its first row, bytes of payload. In its head, `anchor` belongs to the
+/// cursor and `newest` to the target.
 pub async fn page(
     client: &impl GenericClient,
     topics: &[Topic],
     leg: &Leg,
     after: i64,
-    rows: i64,
+    (rows, bytes): (i64, i64),
     (cursor, target): (&Cursor, &Cursor),
 ) -> Result<Page, ConnectError> {
     let statement = client
@@ -45,7 +43,7 @@ pub async fn page(
         &after,
         &leg.until,
         &rows,
-        &PAGE_BYTES,
+        &bytes,
         &cursor.anchor().newest,
         &target.anchor().newest,
     ];

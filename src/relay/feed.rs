@@ -5,14 +5,14 @@
 //! runs only while it is pulled and ends when it is dropped, so that no task outlives its stream.
 
 use std::pin::Pin;
-use std::sync::Arc;
-use std::task::{Context, Poll, ready};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::task::{Context, Poll};
 use std::time::Instant;
 
 use bytes::Bytes;
 use tokio::sync::mpsc;
 
-use super::attach::{Attached, Relay};
+use super::attach::Relay;
 use super::replay::{Refused, Replay};
 use crate::cursor::Cursor;
 use crate::frame::{self, Bye, Position, Reset};
@@ -53,25 +53,38 @@ pub struct Request {
 
 /// Where an opening feed puts its blocks, one at a time.
 pub(crate) struct Out {
-    blocks: mpsc::Sender<(Bytes, Option<Position>)>,
+    blocks: mpsc::Sender<Bytes>,
+    /// The position that the client holds once it has read what was put out.
+    held: Mutex<Option<Position>>,
 }
 
 impl Out {
-    /// Hands a block out; `position` is what its reader holds then.
+    /// Hands a block out; `position` is what its reader holds then, unless that stays as it was.
     pub(crate) async fn send(
         &self,
         block: Bytes,
         position: Option<Position>,
     ) -> Result<(), Refused> {
-        let sent = self.blocks.send((block, position)).await;
-        sent.map_err(|_| Refused::Gone)
+        self.blocks.send(block).await.map_err(|_| Refused::Gone)?;
+        if position.is_some() {
+            *self.lock() = position;
+        }
+        Ok(())
+    }
+
+    fn held(&self) -> Option<Position> {
+        self.lock().clone()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<Position>> {
+        self.held.lock().expect("nothing panics while it is held")
     }
 }
 
 /// The opening, as far as it has come.
 struct Opening {
     act: Pin<Box<dyn Future<Output = Opened> + Send>>,
-    blocks: mpsc::Receiver<(Bytes, Option<Position>)>,
+    blocks: mpsc::Receiver<Bytes>,
 }
 
 /// How an opening ended.
@@ -95,12 +108,15 @@ impl Feed {
             Since::Cursor(cursor) => cursor.to_text().map(Position::from),
             Since::Now | Since::Malformed => None,
         };
-        let (outbox, outlet) = outbox(relay.bounds.stream_queue_bytes, request.named, held);
+        let (outbox, outlet) = outbox(relay.bounds.stream_queue_bytes, request.named);
         let (sender, blocks) = mpsc::channel(1);
         let act = Box::pin(async move {
-            let out = Out { blocks: sender };
+            let out = Out {
+                blocks: sender,
+                held: Mutex::new(held),
+            };
             match open(&relay, request, outbox, &out).await {
-                Ok(position) => Opened::Live(position),
+                Ok(()) => Opened::Live(out.held()),
                 Err(_) => Opened::Over,
             }
         });
@@ -125,54 +141,32 @@ impl Feed {
             return Poll::Ready(None);
         };
         if let Some(opening) = &mut self.opening {
-            // What it says is taken before it goes on, and what it said last before it is dropped.
-            if let Poll::Ready(Some((block, position))) = opening.blocks.poll_recv(cx) {
-                return Poll::Ready(Some(give(outlet, block, position)));
+            // What it said is taken before it goes on, and what it says last before it is dropped.
+            if let Poll::Ready(Some(block)) = opening.blocks.poll_recv(cx) {
+                return Poll::Ready(Some(block));
             }
             let opened = opening.act.as_mut().poll(cx);
-            if let Poll::Ready(Some((block, position))) = opening.blocks.poll_recv(cx) {
-                if let Poll::Ready(opened) = opened {
-                    self.opening = None;
-                    self.finish(opened);
-                    return Poll::Ready(Some(block));
+            let said = opening.blocks.poll_recv(cx);
+            if let Poll::Ready(opened) = opened {
+                self.opening = None;
+                match opened {
+                    Opened::Live(position) => outlet.go_live(position),
+                    Opened::Over => self.outlet = None,
                 }
-                return Poll::Ready(Some(give(outlet, block, position)));
             }
-            let opened = ready!(opened);
-            self.opening = None;
-            self.finish(opened);
-            return self.poll_next(cx);
+            return match said {
+                Poll::Ready(Some(block)) => Poll::Ready(Some(block)),
+                _ if self.opening.is_none() => self.poll_next(cx),
+                _ => Poll::Pending,
+            };
         }
         outlet.poll_next(cx)
     }
-
-    fn finish(&mut self, opened: Opened) {
-        match (opened, &self.outlet) {
-            (Opened::Live(position), Some(outlet)) => outlet.go_live(position),
-            _ => self.outlet = None,
-        }
-    }
-}
-
-fn give(outlet: &Outlet, block: Bytes, position: Option<Position>) -> Bytes {
-    if let Some(position) = position {
-        outlet.hold(position);
-    }
-    block
 }
 
 /// Opens a stream: what comes before its live frames. An error has ended it.
-async fn open(
-    relay: &Relay,
-    request: Request,
-    outbox: Outbox,
-    out: &Out,
-) -> Result<Option<Position>, Refused> {
+async fn open(relay: &Relay, request: Request, outbox: Outbox, out: &Out) -> Result<(), Refused> {
     out.send(frame::retry_line(), None).await?;
-    let brought = match &request.since {
-        Since::Cursor(cursor) => cursor.to_text().map(Position::from),
-        Since::Now | Since::Malformed => None,
-    };
     let join = Join {
         outbox,
         topics: request.topics.clone(),
@@ -186,8 +180,8 @@ async fn open(
     let attached = relay.attach(join, cursor.is_some());
     let attached = match tokio::time::timeout(relay.bounds.hold, attached).await {
         Ok(Some(attached)) => attached,
-        Ok(None) => return bye(relay, out, Bye::Drain, brought).await,
-        Err(_) => return bye(relay, out, Bye::Unavailable, brought).await,
+        Ok(None) => return bye(relay, out, Bye::Drain).await,
+        Err(_) => return bye(relay, out, Bye::Unavailable).await,
     };
     let mut refused = matches!(request.since, Since::Malformed).then_some(Reset::Malformed);
     let mut replayed = 0;
@@ -202,34 +196,25 @@ async fn open(
         match replay.run(cursor, &attached).await {
             Ok(events) => replayed = events,
             Err(Refused::Reset(reason)) => refused = Some(reason),
-            // The bye carries what the client holds, which the outlet knows; without a position of
-            // its own the client keeps the last `id:` that it has read.
-            Err(Refused::Bye(reason)) => return bye(relay, out, reason, None).await,
+            Err(Refused::Bye(reason)) => return bye(relay, out, reason).await,
             Err(Refused::Gone) => return Err(Refused::Gone),
         }
     }
     if let Some(reason) = refused {
         relay.metrics.reset(reason);
-        out.send(frame::reset(reason, brought.as_deref()), None)
-            .await?;
+        let block = frame::reset(reason, out.held().as_deref());
+        out.send(block, None).await?;
     }
     let resumed = cursor.is_some() && refused.is_none();
     let json = ready_json(&request, resumed, replayed);
-    let Attached { text, .. } = attached;
-    out.send(frame::ready(text.as_deref(), &json), text.clone())
-        .await?;
-    Ok(text)
+    let block = frame::ready(attached.text.as_deref(), &json);
+    out.send(block, attached.text).await
 }
 
-async fn bye(
-    relay: &Relay,
-    out: &Out,
-    reason: Bye,
-    position: Option<Position>,
-) -> Result<Option<Position>, Refused> {
+async fn bye(relay: &Relay, out: &Out, reason: Bye) -> Result<(), Refused> {
     relay.metrics.bye(reason);
-    out.send(frame::bye(reason, position.as_deref()), None)
-        .await?;
+    let block = frame::bye(reason, out.held().as_deref());
+    out.send(block, None).await?;
     Err(Refused::Bye(reason))
 }
 

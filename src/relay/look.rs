@@ -7,10 +7,9 @@
 //! the last one carries the look's whole position.
 
 use std::sync::Arc;
-use std::sync::Mutex;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::attach::{Arrival, Attached};
@@ -29,9 +28,9 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// What the operations listener asks: whether the gateway has looked, and since when it cannot.
 #[derive(Debug, Default)]
-pub struct Status(Mutex<StatusState>);
+pub struct Status(watch::Sender<StatusState>);
 
-#[derive(Debug, Default)]
+#[derive(Clone, Copy, Debug, Default)]
 struct StatusState {
     looked: bool,
     lost: Option<Instant>,
@@ -40,27 +39,37 @@ struct StatusState {
 impl Status {
     /// Whether a look has ever been completed.
     pub fn has_looked(&self) -> bool {
-        self.lock().looked
+        self.0.borrow().looked
+    }
+
+    /// Waits for the first look.
+    pub async fn looked(&self) {
+        let mut changes = self.0.subscribe();
+        // The sender is this very status, so that it cannot be gone.
+        let _ = changes.wait_for(|state| state.looked).await;
     }
 
     /// For how long the database has been away; zero while it is there.
     pub fn away_for(&self) -> Duration {
-        self.lock().lost.map_or(Duration::ZERO, |at| at.elapsed())
+        let lost = self.0.borrow().lost;
+        lost.map_or(Duration::ZERO, |at| at.elapsed())
     }
 
-    fn looked(&self) {
-        *self.lock() = StatusState {
-            looked: true,
-            lost: None,
-        };
+    fn set_looked(&self) {
+        self.0.send_if_modified(|state| {
+            let news = !state.looked || state.lost.is_some();
+            *state = StatusState {
+                looked: true,
+                lost: None,
+            };
+            news
+        });
     }
 
-    fn lost(&self) {
-        self.lock().lost.get_or_insert_with(Instant::now);
-    }
-
-    fn lock(&self) -> std::sync::MutexGuard<'_, StatusState> {
-        self.0.lock().expect("nothing panics while it is held")
+    fn set_lost(&self) {
+        self.0.send_modify(|state| {
+            state.lost.get_or_insert_with(Instant::now);
+        });
     }
 }
 
@@ -138,7 +147,7 @@ impl Look {
             let Err(over) = self.session(&mut backoff).await;
             let Over::Lost(error) = over else { return };
             self.metrics.tail_up.set(0);
-            self.status.lost();
+            self.status.set_lost();
             backoff.log("tail", &error);
             // What vouched for the window is gone.
             if let Some(position) = &self.position {
@@ -166,7 +175,7 @@ impl Look {
                 backoff.mended("tail");
                 self.metrics.tail_up.set(1);
             }
-            self.status.looked();
+            self.status.set_looked();
             while !self.reason_to_look().await? {}
         }
     }
@@ -225,10 +234,16 @@ impl Look {
             .send(Command::Join(arrival.join))
             .await
             .map_err(|_| Over::Cancelled)?;
+        // Within a look the position has a text of its own; one too long for it falls back to an earlier
+        // one, which only gives more.
+        let text = match &position {
+            Cursor::At(_) => None,
+            Cursor::Between { .. } => position.to_text().map(Position::from),
+        };
         // Whoever does not want the answer any more has closed its outbox as well.
         let _ = arrival.reply.send(Attached {
+            text: text.or_else(|| self.text.clone()),
             position,
-            text: self.text.clone(),
         });
         Ok(())
     }

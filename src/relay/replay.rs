@@ -11,6 +11,7 @@ use deadpool_postgres::PoolError;
 
 use super::attach::{Attached, Relay};
 use super::feed::Out;
+use super::turn::Busy;
 use crate::cursor::{Cursor, Leg, LegText, Standing};
 use crate::frame::{Bye, Frame, Position, Reset};
 use crate::hub::Missed;
@@ -20,6 +21,10 @@ use crate::topic::Topic;
 
 /// How much of a replay is written at once, in bytes.
 const CHUNK_BYTES: usize = 16 << 10;
+
+/// The most bytes of payload on one page. Small beside what a page may have, because a stream holds
+/// its page for as long as its client takes to read it.
+const PAGE_BYTES: i64 = 256 << 10;
 
 /// The pause between two tries while the database is away.
 const AGAIN: Duration = Duration::from_millis(250);
@@ -65,26 +70,26 @@ impl Replay<'_> {
             }
             Missed::Unknown => {
                 self.relay.metrics.replay("database");
-                self.from_database(cursor, target, &legs).await
+                self.read_log(cursor, target, &legs).await
             }
         }
     }
 
-    async fn from_database(
+    async fn read_log(
         &self,
         cursor: &Cursor,
         target: &Cursor,
         legs: &[Leg],
     ) -> Result<usize, Refused> {
-        let turns = &self.relay.turns;
-        let busy = |_| Refused::Bye(Bye::Overload);
-        let _turn = turns.take(self.user).await.map_err(busy)?;
         let most = self.relay.bounds.replay_events;
         let mut writer = Writer::new(self, legs);
         let mut sent = 0;
         for (n, leg) in legs.iter().enumerate() {
             let mut after = leg.after;
             loop {
+                // Held until the page is written, so that clients who do not read hold few of them.
+                let place = self.relay.turns.page(self.relay.bounds.hold).await;
+                let _place = place.map_err(|Busy| Refused::Bye(Bye::Overload))?;
                 let page = self.page(leg, after, cursor, target, sent > 0).await?;
                 let first = n == 0 && after == leg.after;
                 if first && (page.more || legs.len() > 1 || page.events.len() > most) {
@@ -143,9 +148,11 @@ impl Replay<'_> {
         target: &Cursor,
     ) -> Result<Page, Failure> {
         let rows = self.relay.bounds.replay_events as i64;
+        let _turn = self.relay.turns.take(self.user).await?;
         let client = self.relay.pool.get().await?;
         let ends = (cursor, target);
-        Ok(history::page(&client, self.topics, leg, after, rows, ends).await?)
+        let most = (rows, PAGE_BYTES);
+        Ok(history::page(&client, self.topics, leg, after, most, ends).await?)
     }
 
     async fn refuse_too_far(&self, legs: &[Leg]) -> Result<(), Refused> {
@@ -164,6 +171,7 @@ impl Replay<'_> {
     }
 
     async fn ask_missed(&self, legs: &[Leg], most: i64) -> Result<i64, Failure> {
+        let _turn = self.relay.turns.take(self.user).await?;
         let client = self.relay.pool.get().await?;
         Ok(history::missed(&client, self.topics, legs, most).await?)
     }
@@ -199,6 +207,12 @@ impl Failure {
     }
 }
 
+impl From<Busy> for Failure {
+    fn from(Busy: Busy) -> Self {
+        Self::Busy
+    }
+}
+
 impl From<PoolError> for Failure {
     fn from(error: PoolError) -> Self {
         match error {
@@ -225,7 +239,8 @@ struct Writer<'a> {
     replay: &'a Replay<'a>,
     ways: Vec<LegText>,
     chunk: BytesMut,
-    held: Option<Position>,
+    /// The position of the last event in the chunk.
+    reached: Option<Position>,
 }
 
 impl<'a> Writer<'a> {
@@ -234,7 +249,7 @@ impl<'a> Writer<'a> {
             replay,
             ways: legs.iter().map(LegText::new).collect(),
             chunk: BytesMut::new(),
-            held: None,
+            reached: None,
         }
     }
 
@@ -246,7 +261,7 @@ impl<'a> Writer<'a> {
         let block = frame.replayed(self.replay.named, position.as_deref());
         self.chunk.extend_from_slice(&block);
         if let Some(position) = position {
-            self.held = Some(position.into());
+            self.reached = Some(position.into());
         }
         if self.chunk.len() >= CHUNK_BYTES {
             self.flush().await?;
@@ -259,7 +274,6 @@ impl<'a> Writer<'a> {
             return Ok(());
         }
         let chunk: Bytes = std::mem::take(&mut self.chunk).freeze();
-        let sent = self.replay.out.send(chunk, self.held.take()).await;
-        sent.map_err(|_| Refused::Gone)
+        self.replay.out.send(chunk, self.reached.take()).await
     }
 }

@@ -7,11 +7,15 @@ use std::time::Duration;
 use dashmap::DashMap;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+/// Pages of replays in memory at once: 64 MiB of them, at 256 KiB each.
+const PAGES: usize = 256;
+
 /// Hands out turns.
 #[derive(Debug)]
 pub struct Turns {
     users: DashMap<Arc<str>, Arc<Semaphore>>,
     all: Arc<Semaphore>,
+    pages: Arc<Semaphore>,
     wait: Duration,
 }
 
@@ -33,8 +37,14 @@ impl Turns {
         Arc::new(Self {
             users: DashMap::new(),
             all: Arc::new(Semaphore::new((pool_size / 2).max(1))),
+            pages: Arc::new(Semaphore::new(PAGES)),
             wait,
         })
+    }
+
+    /// Waits for a place in which to hold a page until its reader has it.
+    pub(crate) async fn page(&self, wait: Duration) -> Result<OwnedSemaphorePermit, Busy> {
+        granted(tokio::time::timeout(wait, self.pages.clone().acquire_owned()).await)
     }
 
     /// Waits for a turn; `user` is `None` for those without a token.

@@ -1,6 +1,11 @@
 //! The private Postgres keeps what it was given, comes back after any end, and leaves nothing.
 
-use std::path::PathBuf;
+use std::io::{BufRead, BufReader};
+use std::net::TcpStream;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+use std::{env, fs, thread};
 
 use tidings::dev::cluster::{Access, Cluster, ClusterError, ClusterOptions, StopMode};
 use tokio_postgres::{Client, NoTls};
@@ -160,4 +165,98 @@ fn settings_that_postgres_refuses_are_reported_in_its_own_words() {
     };
     let error = Cluster::start(options).map(drop).unwrap_err().to_string();
     assert!(error.contains("work_mem"), "{error}");
+}
+
+/// In the process that will be killed, names the directory to hold.
+const HOLD: &str = "TIDINGS_TEST_HOLD";
+
+#[tokio::test]
+async fn a_killed_owner_leaves_no_server_and_loses_nothing() {
+    if let Some(directory) = env::var_os(HOLD) {
+        hold(Path::new(&directory));
+    }
+    let directory = Directory::new("killed");
+    let first = directory.start().unwrap();
+    connect(&first)
+        .await
+        .batch_execute("CREATE TABLE kept AS SELECT 1")
+        .await
+        .unwrap();
+    drop(first);
+    for also in ["nobody else", "the postmaster", "the watchdog"] {
+        let (mut owner, postmaster, port) = start_owner(&directory.0);
+        match also {
+            "the postmaster" => kill(postmaster),
+            "the watchdog" => kill(watchdog(&directory.0)),
+            _ => {}
+        }
+        owner.kill().unwrap();
+        owner.wait().unwrap();
+        if also != "the watchdog" {
+            let deadline = Instant::now() + Duration::from_secs(30);
+            while TcpStream::connect(("127.0.0.1", port)).is_ok() {
+                assert!(Instant::now() < deadline, "the server outlives its owner");
+                thread::sleep(Duration::from_millis(10));
+            }
+        }
+        let next = directory
+            .start()
+            .unwrap_or_else(|error| panic!("killed {also}: {error}"));
+        assert_eq!(count(&next).await, 1, "killed {also}");
+    }
+}
+
+/// Holds a cluster until this process is killed.
+fn hold(directory: &Path) -> ! {
+    let access = Access::Password;
+    let options = ClusterOptions {
+        directory: Some(directory),
+        access,
+        settings: &[],
+    };
+    let cluster = Cluster::start(options).unwrap();
+    println!("\nholding {} {}", cluster.pid().unwrap(), cluster.port());
+    loop {
+        thread::park();
+    }
+}
+
+/// This very test in a process of its own, once its server runs: with the postmaster and port.
+fn start_owner(directory: &Path) -> (Child, u32, u16) {
+    let test = "private_postgres::a_killed_owner_leaves_no_server_and_loses_nothing";
+    let mut owner = Command::new(env::current_exe().unwrap())
+        .args(["--exact", test, "--nocapture"])
+        .env(HOLD, directory)
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let lines = BufReader::new(owner.stdout.take().unwrap()).lines();
+    let line = lines
+        .map(Result::unwrap)
+        .find(|line| line.starts_with("holding"));
+    let line = line.expect("the owner says that it runs");
+    let mut words = line.split(' ').skip(1);
+    let postmaster = words.next().unwrap().parse().unwrap();
+    (owner, postmaster, words.next().unwrap().parse().unwrap())
+}
+
+fn watchdog(directory: &Path) -> u32 {
+    let directory = directory.canonicalize().unwrap();
+    let processes = fs::read_dir("/proc").unwrap().flatten();
+    let mut ids = processes.filter_map(|process| {
+        let command_line = fs::read(process.path().join("cmdline")).ok()?;
+        let command_line = String::from_utf8_lossy(&command_line);
+        let ours = command_line.contains("tidings-watchdog\0")
+            && command_line.contains(directory.to_str().unwrap());
+        process.file_name().to_str()?.parse().ok().filter(|_| ours)
+    });
+    ids.next().expect("a watchdog runs")
+}
+
+fn kill(process: u32) {
+    let killed = Command::new("kill")
+        .args(["-KILL", &process.to_string()])
+        .status()
+        .unwrap();
+    assert!(killed.success());
 }

@@ -210,8 +210,8 @@ function paint() {
 function remark({ text, bad }) {
   const tr = make("tr", "", bad ? "mark bad" : "mark");
   const cell = make("td", `${new Date().toLocaleTimeString("en-GB")}  ${text}`);
-  cell.colSpan = 4; // a phone shows four columns
-  tr.append(cell);
+  cell.colSpan = 4; // a phone shows no fifth column
+  tr.append(cell, make("td", ""));
   return tr;
 }
 
@@ -221,6 +221,7 @@ function row({ event, cursor, ms, late }) {
   const show = make("button", cursor ?? "a signal has none");
   show.title = cursor ? `Explain ${cursor}` : "";
   show.disabled = !cursor;
+  show.tabIndex = -1; // the arrow keys lead through the rows; two hundred stops would not
   show.onclick = () => choose(tr, cursor, event.id);
   const cells = [make("td", event.topic), make("td", event.type), make("td", data), make("td", "", "number"), make("td", "")];
   cells[2].title = data;
@@ -236,6 +237,17 @@ function choose(tr, cursor, id) {
   chosen?.classList.add("chosen");
   if (chosen) showCursor(cursor, `after event ${id}`);
   paintSoon();
+}
+
+function walk(event) {
+  const step = { ArrowDown: "nextElementSibling", ArrowUp: "previousElementSibling" }[event.key];
+  if (event.key === "Escape") chosen?.querySelector("button").click();
+  if (!step) return;
+  event.preventDefault();
+  let tr = chosen?.isConnected ? chosen[step] : element("log").firstElementChild;
+  while (tr?.classList.contains("mark")) tr = tr[step];
+  tr?.querySelector("button").click();
+  tr?.scrollIntoView({ block: "nearest" });
 }
 
 function showState(state, words) {
@@ -293,6 +305,7 @@ element("publish").onsubmit = (event) => {
   if (session) publish();
 };
 element("cut").onclick = toggle;
+element("events").onkeydown = walk;
 element("storm").onchange = planStorm;
 for (const input of document.getElementsByName("rate")) input.onchange = () => session && setRate(Number(input.value));
 addEventListener("hashchange", () => location.reload());

@@ -3,4 +3,8 @@
 // Not every part is used by the tests of every day's branch.
 #![allow(dead_code)]
 
+pub(crate) mod client;
+pub(crate) mod command;
+pub(crate) mod gateway;
+pub(crate) mod pgbouncer;
 pub(crate) mod postgres;

@@ -1,8 +1,9 @@
 //! A real Postgres for every test: one cluster per run, a fresh and migrated database per test.
 //!
-//! `TIDINGS_TEST_POSTGRES` names a server to use (`scripts/test` starts one and sets it). Without
-//! it the first test starts a private cluster, which ends with this process, also when the process
-//! is killed. A database comes from a template that was migrated once, and is dropped with its
+//! The first test starts a private cluster, which ends with this process, also when the process is
+//! killed. `TIDINGS_TEST_POSTGRES` names another server to use, as a superuser and without a
+//! database (`postgres://postgres@127.0.0.1:5432`): it must allow some hundred connections and
+//! prepared transactions, as [`SETTINGS`] do. A database comes from a template that was migrated once, and is dropped with its
 //! [`Database`]. Tests that stop or crash a server take an [`own_cluster`].
 
 use std::collections::hash_map::DefaultHasher;
@@ -16,6 +17,15 @@ use std::{env, fs, thread};
 use tidings::dev::cluster::{Access, Cluster, ClusterOptions};
 use tidings::postgres::migrate::migrate;
 use tokio_postgres::{Client, NoTls};
+
+/// Nothing in the cluster of a run outlives it, so nothing there waits for a disk.
+const SETTINGS: [(&str, &str); 5] = [
+    ("fsync", "off"),
+    ("synchronous_commit", "off"),
+    ("full_page_writes", "off"),
+    ("max_connections", "500"),
+    ("max_prepared_transactions", "64"),
+];
 
 /// A database of one test's own. Dropping it drops the database, whoever is connected.
 pub(crate) struct Database {
@@ -134,18 +144,10 @@ fn shared_server() -> &'static str {
         if let Ok(url) = env::var("TIDINGS_TEST_POSTGRES") {
             return (format!("{}/", url.trim_end_matches('/')), None);
         }
-        // Nothing here outlives the run, so nothing waits for a disk.
-        let settings = [
-            ("fsync", "off"),
-            ("synchronous_commit", "off"),
-            ("full_page_writes", "off"),
-            ("max_connections", "500"),
-            ("max_prepared_transactions", "64"),
-        ];
         let options = ClusterOptions {
             directory: None,
             access: Access::Trust,
-            settings: &settings,
+            settings: &SETTINGS,
         };
         let cluster = Cluster::start(options).unwrap_or_else(|error| panic!("cluster: {error}"));
         (cluster.url(""), Some(cluster))
