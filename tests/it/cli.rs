@@ -368,15 +368,14 @@ async fn tail_outlives_its_sessions() {
     let mut killed = 0;
     for number in 0..10 {
         publish_number(&client, "t", number).await;
+        // Before its first event it may not be there yet, and a start that fails is an end.
+        assert_eq!(numbers(&mut printed, 1).await, [i64::from(number)]);
         let ended: i32 = value(&client, kill).await.parse().expect("a count");
         killed += ended;
         publish_number(&client, "t", number + 100).await;
-        assert_eq!(
-            numbers(&mut printed, 2).await,
-            [i64::from(number), i64::from(number) + 100]
-        );
+        assert_eq!(numbers(&mut printed, 1).await, [i64::from(number) + 100]);
     }
-    assert!(killed > 0);
+    assert!(killed >= 10, "{killed}");
 }
 
 #[tokio::test]
