@@ -4,10 +4,12 @@
 //! per run, a fresh database per test.
 
 mod bulk;
+mod cli;
 mod cursors;
 mod dev_command;
 mod development;
 mod docs;
+mod doctor;
 mod exactly_once;
 mod long_transactions;
 mod migrate;

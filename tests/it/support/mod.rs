@@ -5,8 +5,10 @@
 
 pub(crate) mod backend;
 pub(crate) mod client;
+pub(crate) mod command;
 pub(crate) mod gateway;
 pub(crate) mod history;
+pub(crate) mod pgbouncer;
 pub(crate) mod postgres;
 pub(crate) mod process;
 pub(crate) mod proxy;
