@@ -1,7 +1,7 @@
 -- Days: making room for events, and taking away the oldest.
 --
 -- Each function may be called by the gateway's role, which owns no table. Strong locks are asked for
--- under a lock_timeout of 50 ms, so that whoever queues behind the request waits no longer than that, and
+-- under a lock_timeout of at most 50 ms, so that whoever queues behind the request waits no longer than that, and
 -- are released at the end of a short transaction: call them outside of larger ones. A lock that was
 -- not to be had raises lock_not_available (55P03); nothing has been done then, and the next try may be lucky.
 
@@ -39,7 +39,8 @@ $$;
 create function tidings.add_partition(day date) returns boolean
 language plpgsql security definer
 set search_path = pg_catalog, pg_temp
-set lock_timeout = '50ms'
+-- Shorter than elsewhere: when today is missing, publishers wait for the request and for the move.
+set lock_timeout = '30ms'
 as $$
 declare
     leaf constant text := 'event_' || to_char(day, 'YYYYMMDD');
@@ -190,52 +191,46 @@ begin
 end
 $$;
 
--- Drops partitions of past days that are empty, and returns how many.
--- That takes the strongest lock on the whole table, behind which every publisher would queue: it is taken when it
+-- Drops the oldest partition of a past day that is empty, and returns whether there was one. One at a time, since
+-- that takes the strongest lock on the whole table, behind which every publisher queues: it is taken when it
 -- is free at this moment, and otherwise not waited for, unless more than a week's worth has piled up.
-create function tidings.drop_empty() returns bigint
+create function tidings.drop_empty() returns boolean
 language plpgsql security definer
 set search_path = pg_catalog, pg_temp
 set lock_timeout = '50ms'
 as $$
 declare
     candidate regclass;
-    candidates regclass[] := '{}';
+    empty regclass;
     filled boolean;
-    dropped bigint := 0;
+    found_empty integer := 0;
 begin
     perform tidings.require_read_committed();
     -- Yesterday stays: a row whose time was read just before midnight may be on its way.
-    for candidate in select d.leaf from tidings.day d where d.ends < clock_timestamp() - interval '1 day' loop
+    for candidate in select d.leaf from tidings.day d where d.ends < clock_timestamp() - interval '1 day' order by d.day desc loop
         execute format('select exists (select from %s)', candidate) into filled;
         if not filled then
-            candidates := candidates || candidate;
+            empty := candidate;
+            found_empty := found_empty + 1;
         end if;
     end loop;
-    if candidates = '{}' then
-        return 0;
+    if empty is null then
+        return false;
     end if;
 
-    if cardinality(candidates) > 7 then
+    if found_empty > 7 then
         lock table only tidings.event in access exclusive mode;
     else
         lock table only tidings.event in access exclusive mode nowait;
     end if;
-    lock table tidings.event_default in access exclusive mode nowait;
-    foreach candidate in array candidates loop
-        begin
-            execute format('lock table %s in access exclusive mode nowait', candidate);
-        exception when lock_not_available then
-            continue;
-        end;
-        -- Nobody can write into it any more, and this statement sees whoever has.
-        execute format('select exists (select from %s)', candidate) into filled;
-        if not filled then
-            execute format('drop table %s', candidate);
-            dropped := dropped + 1;
-        end if;
-    end loop;
-    return dropped;
+    execute format('lock table tidings.event_default, %s in access exclusive mode nowait', empty);
+    -- Nobody can write into it any more, and this statement sees whoever has.
+    execute format('select exists (select from %s)', empty) into filled;
+    if filled then
+        return false;
+    end if;
+    execute format('drop table %s', empty);
+    return true;
 end
 $$;
 

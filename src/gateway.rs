@@ -198,6 +198,11 @@ impl Gateway {
             metrics,
             limits: route::Limits {
                 topics_per_stream: limits.topics_per_stream,
+                sync_page: limits.sync_page,
+                statement_timeout: limits.statement_timeout,
+                body_bytes: limits.body_bytes,
+                // A body has as long as a head.
+                body_timeout: limits.head_timeout,
             },
             pages,
         };

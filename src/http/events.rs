@@ -19,7 +19,7 @@ use super::problem::{Problem, common_headers};
 use super::query::Query;
 use super::route::App;
 use super::{address, presented};
-use crate::auth::Identity;
+use crate::auth::{Identity, Refusal};
 use crate::frame::Bye;
 use crate::hub::directory::Guest;
 use crate::relay::{Feed, Request, Since};
@@ -33,7 +33,13 @@ pub(crate) fn events(
 ) -> Result<Response<Body>, Problem> {
     let query = Query::parse(request.uri.query())?;
     let presented = presented::presented(request, query.one("ticket")?)?;
-    let identity = app.authority.identify(&presented, Timestamp::now())?;
+    let identity = match app.authority.identify(&presented, Timestamp::now()) {
+        Err(Refusal::TicketsUnavailable) => {
+            let bye = Feed::bye(&app.relay, Bye::Unavailable);
+            return Ok(stream(Body::Full(Full::new(bye))));
+        }
+        identity => identity?,
+    };
     let (topics, denied) = choose_topics(&query, &identity, app.limits.topics_per_stream)?;
     let since = since(&request.headers, &query)?;
     let named = match query.one("named")? {

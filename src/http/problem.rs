@@ -31,6 +31,8 @@ pub enum Problem {
     },
     /// The body is not the JSON that the route takes; the text says what and is ours.
     InvalidBody(&'static str),
+    /// The body does not say that it is JSON.
+    NotJson,
     /// A raw token stands in the URL.
     TokenInUrl,
     /// No valid credential.
@@ -73,6 +75,11 @@ pub enum Problem {
     },
     /// Something is wrong here, and the log says what.
     Internal,
+    /// So many transactions are open in the database that no cursor can name them.
+    NoCursor {
+        /// Seconds until it is worth trying again.
+        retry_after: u32,
+    },
     /// The database is away or has no time.
     Unavailable {
         /// Seconds until it is worth trying again.
@@ -84,6 +91,13 @@ impl Problem {
     /// The database is away or has no time: come back in a few seconds, not all in the same one.
     pub fn unavailable() -> Problem {
         Problem::Unavailable {
+            retry_after: fastrand::u32(1..=5),
+        }
+    }
+
+    /// No cursor can be given: come back when some of the transactions have ended.
+    pub fn no_cursor() -> Problem {
+        Problem::NoCursor {
             retry_after: fastrand::u32(1..=5),
         }
     }
@@ -105,6 +119,7 @@ impl Problem {
             | Problem::TooManyTopics { .. }
             | Problem::InvalidBody(_)
             | Problem::TokenInUrl => StatusCode::BAD_REQUEST,
+            Problem::NotJson => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Problem::Unauthorized => StatusCode::UNAUTHORIZED,
             Problem::CookieForbidden(_) | Problem::TopicsForbidden | Problem::PublishForbidden => {
                 StatusCode::FORBIDDEN
@@ -118,7 +133,9 @@ impl Problem {
             Problem::HeadTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             Problem::TooMany { .. } => StatusCode::TOO_MANY_REQUESTS,
             Problem::StateFailed { .. } | Problem::Internal => StatusCode::INTERNAL_SERVER_ERROR,
-            Problem::Unavailable { .. } => StatusCode::SERVICE_UNAVAILABLE,
+            Problem::NoCursor { .. } | Problem::Unavailable { .. } => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
         }
     }
 
@@ -131,6 +148,7 @@ impl Problem {
             Problem::NoTopic => "no-topic",
             Problem::TooManyTopics { .. } => "too-many-topics",
             Problem::InvalidBody(_) => "invalid-body",
+            Problem::NotJson => "not-json",
             Problem::TokenInUrl => "token-in-url",
             Problem::Unauthorized => "unauthorized",
             Problem::CookieForbidden(_) => "cookie-forbidden",
@@ -145,6 +163,7 @@ impl Problem {
             Problem::TooMany { .. } => "too-many",
             Problem::StateFailed { .. } => "state-failed",
             Problem::Internal => "internal",
+            Problem::NoCursor { .. } => "no-cursor",
             Problem::Unavailable { .. } => "unavailable",
         }
     }
@@ -157,6 +176,7 @@ impl Problem {
             Problem::NoTopic => "No topic is named",
             Problem::TooManyTopics { .. } => "Too many topics for one stream",
             Problem::InvalidBody(_) => "The body cannot be understood",
+            Problem::NotJson => "The body is not JSON",
             Problem::TokenInUrl => "A token does not belong in a URL",
             Problem::Unauthorized => "A valid credential is needed",
             Problem::CookieForbidden(_) => "The cookie cannot be used here",
@@ -171,6 +191,7 @@ impl Problem {
             Problem::TooMany { .. } => "Too much at once",
             Problem::StateFailed { .. } => "The state of a topic cannot be had",
             Problem::Internal => "Something is wrong here",
+            Problem::NoCursor { .. } => "No cursor can be given now",
             Problem::Unavailable { .. } => "Not available now",
         }
     }
@@ -184,6 +205,7 @@ impl Problem {
             Problem::TooManyTopics { most } => {
                 return format!("A stream has at most {most} topics: open another one.");
             }
+            Problem::NotJson => "Send JSON, with content-type: application/json.",
             Problem::TokenInUrl => {
                 "URLs are logged. Send Authorization: Bearer, or buy a ticket by \
                  POST /v1/tickets and pass that as ?ticket=. Replace this token."
@@ -219,6 +241,10 @@ impl Problem {
             Problem::TooMany { .. } => "Close what is open, or wait until it is done.",
             Problem::StateFailed { topic, fault } => return format!("{topic}: {fault}"),
             Problem::Internal => "It is none of your doing. The operator's log says more.",
+            Problem::NoCursor { .. } => {
+                "More transactions are open in the database than a cursor of 4 KiB can name. Try \
+                 again after the time in retry-after."
+            }
             Problem::Unavailable { .. } => "Try again after the time in retry-after.",
         };
         text.to_owned()
@@ -247,7 +273,9 @@ impl Problem {
             Problem::MethodNotAllowed(allowed) => {
                 headers.insert(header::ALLOW, HeaderValue::from_static(allowed));
             }
-            Problem::TooMany { retry_after } | Problem::Unavailable { retry_after } => {
+            Problem::TooMany { retry_after }
+            | Problem::NoCursor { retry_after }
+            | Problem::Unavailable { retry_after } => {
                 headers.insert(header::RETRY_AFTER, HeaderValue::from(retry_after));
             }
             _ => {}
@@ -317,6 +345,7 @@ mod tests {
             Problem::NoTopic,
             Problem::TooManyTopics { most: 50 },
             Problem::InvalidBody("It is no JSON."),
+            Problem::NotJson,
             Problem::TokenInUrl,
             Problem::Unauthorized,
             Problem::CookieForbidden(Forbidden::CookieOrigin),
@@ -334,6 +363,7 @@ mod tests {
                 fault: "its state is larger than 1 MiB.",
             },
             Problem::Internal,
+            Problem::no_cursor(),
             Problem::unavailable(),
         ]
     }

@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::Full;
@@ -14,6 +15,9 @@ use super::body::Body;
 use super::cors;
 use super::events::{events, plain};
 use super::problem::Problem;
+use super::publish::publish;
+use super::sync::sync;
+use super::tickets::tickets;
 use crate::auth::{Authority, Origins};
 use crate::hub::Directory;
 use crate::metrics::Metrics;
@@ -22,8 +26,16 @@ use crate::relay::Relay;
 /// What the routes ask of a request, beside what it may be.
 #[derive(Clone, Debug)]
 pub struct Limits {
-    /// Topics of one stream.
+    /// Topics of one stream, or of one sync.
     pub topics_per_stream: usize,
+    /// Events of one page of a sync.
+    pub sync_page: usize,
+    /// How long a whole sync, or publishing an event, may take.
+    pub statement_timeout: Duration,
+    /// Bytes of a body.
+    pub body_bytes: usize,
+    /// How long a body may take to arrive.
+    pub body_timeout: Duration,
 }
 
 /// Answers what the gateway has no route for, given method and path; `None` is a 404.
@@ -55,9 +67,11 @@ impl Handler for App {
         peer: SocketAddr,
         request: Request<Incoming>,
     ) -> Response<Body> {
-        let (request, _body) = request.into_parts();
+        let (request, body) = request.into_parts();
         let methods = match request.uri.path() {
             "/v1/events" => "GET, HEAD, POST, OPTIONS",
+            "/v1/sync" => "GET, HEAD, OPTIONS",
+            "/v1/tickets" => "POST, OPTIONS",
             path => {
                 let page = self.pages.as_ref();
                 let page = page.and_then(|pages| pages(&request.method, path));
@@ -69,6 +83,9 @@ impl Handler for App {
         }
         let answer = match (request.uri.path(), &request.method) {
             ("/v1/events", &Method::GET | &Method::HEAD) => events(&self, peer, &request),
+            ("/v1/events", &Method::POST) => publish(&self, &request, body).await,
+            ("/v1/tickets", &Method::POST) => tickets(&self, &request),
+            ("/v1/sync", &Method::GET | &Method::HEAD) => sync(&self, &request).await,
             _ => Err(Problem::MethodNotAllowed(methods)),
         };
         let mut response = answer.unwrap_or_else(|problem| plain(problem.into_response()));

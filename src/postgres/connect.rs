@@ -27,6 +27,10 @@ const KEEPALIVE_RETRIES: u32 = 3;
 /// How long sent bytes may stay unacknowledged.
 const USER_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// How often a pool session with a running query makes sure that its client is still there: after a
+/// client has gone, its query ends within this time.
+const CHECK_INTERVAL: Duration = Duration::from_millis(250);
+
 /// A socket with TLS around it where the address asks for it.
 type Tls = <MakeRustlsConnect as MakeTlsConnect<Socket>>::Stream;
 
@@ -162,8 +166,9 @@ impl Database {
         let settings = format!(
             "set statement_timeout = {}; set idle_in_transaction_session_timeout = '10s'; \
              set timezone = 'UTC'; set plan_cache_mode = force_generic_plan; \
-             set jit = off",
-            statement_timeout.as_millis()
+             set jit = off; set client_connection_check_interval = {}",
+            statement_timeout.as_millis(),
+            CHECK_INTERVAL.as_millis()
         );
         let prepare = Hook::async_fn(move |client, _| {
             let settings = settings.clone();

@@ -7,8 +7,8 @@ use deadpool_postgres::GenericClient;
 use tokio_postgres::types::ToSql;
 
 use super::connect::ConnectError;
-use super::page::{Head, Page, in_progress, read_head};
-use crate::cursor::{Cursor, Leg};
+use super::page::{Head, Page, in_progress, read_floor, read_head};
+use crate::cursor::{Cursor, Floor, Leg};
 use crate::topic::Topic;
 
 /// Where the log is now, in the snapshot of the client's transaction.
@@ -19,15 +19,32 @@ pub async fn position(client: &impl GenericClient) -> Result<Head, ConnectError>
     read_head(&client.query_one(&statement, &[]).await?)
 }
 
-/// A page of `leg` beyond the id `after`, for a replay from `cursor` to `target`, with at most so
-/// many rows and, but for its first row, bytes of payload. In its head, `anchor` belongs to the
-/// cursor and `newest` to the target.
+/// What has been trimmed until now. Truncated rows are gone for older snapshots too, so whoever
+/// reads pages in one snapshot asks again in a new one, after the last.
+pub async fn floor(client: &impl GenericClient) -> Result<Floor, ConnectError> {
+    let statement = client
+        .prepare_cached(include_str!("../../sql/queries/floor.sql"))
+        .await?;
+    read_floor(&client.query_one(&statement, &[]).await?)
+}
+
+/// How much a page may hold. It ends behind the event that reaches `bytes`.
+#[derive(Clone, Copy, Debug)]
+pub struct Extent {
+    /// Events.
+    pub rows: i64,
+    /// Bytes of their payload.
+    pub bytes: i64,
+}
+
+/// A page of `leg` beyond the id `after`, for a replay from `cursor` to `target`. In its head,
+/// `anchor` belongs to the cursor and `newest` to the target.
 pub async fn page(
     client: &impl GenericClient,
     topics: &[Topic],
     leg: &Leg,
     after: i64,
-    (rows, bytes): (i64, i64),
+    extent: Extent,
     (cursor, target): (&Cursor, &Cursor),
 ) -> Result<Page, ConnectError> {
     let statement = client
@@ -42,8 +59,8 @@ pub async fn page(
         &leg.to.snapshot.to_string(),
         &after,
         &leg.until,
-        &rows,
-        &bytes,
+        &extent.rows,
+        &extent.bytes,
         &cursor.anchor().newest,
         &target.anchor().newest,
     ];

@@ -74,12 +74,17 @@ pub(crate) fn read_head(row: &Row) -> Result<Head, ConnectError> {
         snapshot: snapshot(row.try_get("snapshot")?)?,
         newest: (newest.unwrap_or(0), tag(row.try_get("newest_tag")?)?),
         anchor: tag(row.try_get("anchor_tag")?)?,
-        floor: Floor {
-            snapshot: snapshot(row.try_get("floor_snapshot")?)?,
-            xid: row.try_get::<_, i64>("floor_xid")? as u64,
-            id: row.try_get("floor_id")?,
-            tag: tag(row.try_get("floor_tag")?)?.ok_or(MALFORMED)?,
-        },
+        floor: read_floor(row)?,
+    })
+}
+
+/// Reads the columns of the floor.
+pub(crate) fn read_floor(row: &Row) -> Result<Floor, ConnectError> {
+    Ok(Floor {
+        snapshot: snapshot(row.try_get("floor_snapshot")?)?,
+        xid: row.try_get::<_, i64>("floor_xid")? as u64,
+        id: row.try_get("floor_id")?,
+        tag: tag(row.try_get("floor_tag")?)?.ok_or(MALFORMED)?,
     })
 }
 

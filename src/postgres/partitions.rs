@@ -83,9 +83,15 @@ async fn pass(client: &Client, retention: Duration) -> Result<Maintenance, Error
         Some(row) => done.trimmed = count(&row),
         None => done.left += 1,
     }
-    match attempt(client, DROP_EMPTY, &[]).await? {
-        Some(row) => done.dropped = count(&row),
-        None => done.left += 1,
+    loop {
+        match attempt(client, DROP_EMPTY, &[]).await? {
+            Some(row) if row.get(0) => done.dropped += 1,
+            Some(_) => break,
+            None => {
+                done.left += 1;
+                break;
+            }
+        }
     }
     Ok(done)
 }

@@ -106,6 +106,8 @@ pub struct Look {
     position: Option<Cursor>,
     /// The text of the position, or of the last one that fitted.
     text: Option<Position>,
+    /// Whether there is a session to look by.
+    connected: bool,
     /// How many streams have attached, by which they are spread over shards.
     attached: usize,
     cancel: CancellationToken,
@@ -135,6 +137,7 @@ impl Look {
             status,
             position: None,
             text: None,
+            connected: false,
             attached: 0,
             cancel,
         }
@@ -153,7 +156,7 @@ impl Look {
             if let Some(position) = &self.position {
                 self.window.restart(position.anchor().clone());
             }
-            if self.meanwhile(backoff.wait()).await.is_err() {
+            if self.disconnected().await.is_err() || self.meanwhile(backoff.wait()).await.is_err() {
                 return;
             }
         }
@@ -167,6 +170,7 @@ impl Look {
             let head = self.meanwhile(tail.position()).await??;
             self.begin(head.mark()).await?;
         }
+        self.connected = true;
         let mut verified = false;
         loop {
             self.look(&tail, !verified).await?;
@@ -216,14 +220,24 @@ impl Look {
         }
     }
 
-    /// Attaches who can be attached at once: a stream without a cursor goes on from now, and a
-    /// position a little in the past only gives it more.
+    /// Takes a stream in. It waits for a look that begins after it came; but while there is none to be
+    /// had, a stream without a cursor goes on from the position that is known, which may lie a little
+    /// in the past and so only gives it more.
     async fn receive(&mut self, arrival: Arrival) -> Result<(), Over> {
-        if arrival.brings_cursor || self.position.is_none() {
+        if arrival.brings_cursor || self.connected || self.position.is_none() {
             self.waiting.push(arrival);
             return Ok(());
         }
         self.attach(arrival).await
+    }
+
+    /// The session is lost, and with it the looks that streams waited for.
+    async fn disconnected(&mut self) -> Result<(), Over> {
+        self.connected = false;
+        for arrival in std::mem::take(&mut self.waiting) {
+            self.receive(arrival).await?;
+        }
+        Ok(())
     }
 
     async fn attach(&mut self, arrival: Arrival) -> Result<(), Over> {

@@ -3,6 +3,7 @@
 //! [`look`] owns the gateway's position in the log: it answers the bell, reads what was committed,
 //! and hands it over in one fixed order. [`attach`] lets streams join at such a position,
 //! [`replay`] brings a cursor up to it, and [`feed`] is what comes of both: the bytes of one stream.
+//! [`sync`] answers at once what a stream tells as it happens.
 
 pub mod attach;
 pub mod feed;
@@ -10,6 +11,7 @@ pub mod look;
 mod pace;
 pub mod replay;
 pub mod signal;
+pub mod sync;
 pub mod turn;
 
 pub use attach::{Attached, Relay};

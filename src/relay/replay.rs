@@ -16,6 +16,7 @@ use crate::cursor::{Cursor, Leg, LegText, Standing};
 use crate::frame::{Bye, Frame, Position, Reset};
 use crate::hub::Missed;
 use crate::postgres::connect::{ConnectError, tell};
+use crate::postgres::history::Extent;
 use crate::postgres::{Page, history};
 use crate::topic::Topic;
 
@@ -147,12 +148,14 @@ impl Replay<'_> {
         cursor: &Cursor,
         target: &Cursor,
     ) -> Result<Page, Failure> {
-        let rows = self.relay.bounds.replay_events as i64;
+        let extent = Extent {
+            rows: self.relay.bounds.replay_events as i64,
+            bytes: PAGE_BYTES,
+        };
         let _turn = self.relay.turns.take(self.user).await?;
         let client = self.relay.pool.get().await?;
         let ends = (cursor, target);
-        let most = (rows, PAGE_BYTES);
-        Ok(history::page(&client, self.topics, leg, after, most, ends).await?)
+        Ok(history::page(&client, self.topics, leg, after, extent, ends).await?)
     }
 
     async fn refuse_too_far(&self, legs: &[Leg]) -> Result<(), Refused> {

@@ -1,5 +1,6 @@
 //! Migrating: by many at once, on a database that is not ours to touch, and on one that came from elsewhere.
 
+use tidings::dev::cluster::StopMode;
 use tidings::postgres::migrate::{MigrateError, adopt, check, migrate};
 use tokio_postgres::Client;
 
@@ -255,16 +256,26 @@ async fn the_lock_of_another_migration_is_not_waited_for_inside_a_statement() {
 
 #[tokio::test]
 async fn a_standby_is_refused() {
-    let server = own_cluster(&[("fsync", "off")]);
+    let mut server = own_cluster(&[("fsync", "off")]);
     let database = server.database();
-    let mut client = database.connect().await;
-    // Promotion and streaming are elsewhere's matter: a function of that name stands for the state.
-    run(&client, "create schema standby; create function standby.pg_is_in_recovery() returns boolean language sql as 'select true'; set search_path = standby, pg_catalog").await;
-    assert!(matches!(
-        migrate(&mut client).await,
-        Err(MigrateError::Standby)
-    ));
-    assert!(matches!(check(&client).await, Err(MigrateError::Standby)));
+    let url = database.url();
+    let postgres = server.cluster.url("postgres");
+    server.cluster.stop(StopMode::Fast).expect("stopped");
+    let signal = server.cluster.data().join("standby.signal");
+    std::fs::write(signal, "").expect("a standby");
+    server.cluster.start_again().expect("started");
+    // Both on a database that is complete and on one that is not.
+    for url in [url, postgres] {
+        let mut client = connect(&url).await;
+        for refused in [
+            migrate(&mut client).await.map(|_| ()),
+            check(&client).await,
+            adopt(&mut client).await,
+        ] {
+            let error = refused.expect_err("a standby");
+            assert!(matches!(error, MigrateError::Standby), "{error}");
+        }
+    }
 }
 
 #[tokio::test]

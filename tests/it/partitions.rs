@@ -9,7 +9,7 @@ use tidings::postgres::partitions::{Maintenance, maintain};
 use tokio_postgres::Client;
 
 use crate::sql::{hinted, refusal, run, text};
-use crate::support::postgres::{Database, database};
+use crate::support::postgres::{Database, database, own_cluster};
 
 const WEEK: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 
@@ -339,9 +339,14 @@ async fn empty_days_of_the_past_are_dropped_when_nobody_is_at_the_log() {
         "55P03"
     );
     run(&publisher, "commit").await;
-    assert_eq!(text(&client, "tidings.drop_empty()").await, "2");
-    assert_eq!(text(&client, DAYS).await, "-4 -1 0 1 2 3");
-    assert_eq!(text(&client, "tidings.drop_empty()").await, "0");
+    for (dropped, left) in [
+        ("true", "-4 -3 -1 0 1 2 3"),
+        ("true", "-4 -1 0 1 2 3"),
+        ("false", "-4 -1 0 1 2 3"),
+    ] {
+        assert_eq!(text(&client, "tidings.drop_empty()").await, dropped);
+        assert_eq!(text(&client, DAYS).await, left);
+    }
     assert_eq!(
         text(&client, "select count(*) from tidings.event").await,
         "2"
@@ -392,12 +397,10 @@ async fn one_pass_does_what_is_due_and_one_gateway_does_it() {
     );
 }
 
-/// Publishes all the time, in every way, and fails if a lock keeps it for more than 100 ms.
-/// Returns how many transactions it made and how long the longest took, in all.
+/// Publishes all the time, in every way. Returns how many transactions it made and how long the longest took.
 async fn writer(database: &Database, number: u32, stop: Arc<AtomicBool>) -> (u32, Duration) {
     let client = database.connect().await;
-    // Postgres itself measures the waiting, so that a busy machine does not spoil the figure.
-    run(&client, "set lock_timeout = '100ms'").await;
+    run(&client, "set lock_timeout = '1s'").await;
     let (mut count, mut longest) = (0, Duration::ZERO);
     while !stop.load(Ordering::Relaxed) {
         let publish = match count % 3 {
@@ -418,7 +421,11 @@ async fn writer(database: &Database, number: u32, stop: Arc<AtomicBool>) -> (u32
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_writer_waits_for_maintenance_with_a_long_publisher_and_a_dump_open() {
-    let database = database();
+    // In a cluster of its own, where no other test's CREATE DATABASE gets in the way.
+    let server = own_cluster(&[("fsync", "off")]);
+    let database = server.database();
+    // Nobody maintains this one: what its writers wait for is the machine's doing.
+    let other = server.database();
     let (client, gateway, publisher, dump) = tokio::join!(
         database.connect(),
         database.connect(),
@@ -446,7 +453,10 @@ async fn no_writer_waits_for_maintenance_with_a_long_publisher_and_a_dump_open()
 
     let stop = Arc::new(AtomicBool::new(false));
     let writers = async {
-        let writers = (0..4).map(|number| writer(&database, number, stop.clone()));
+        let databases = [&database, &other, &database, &other, &database];
+        let writers = (0..)
+            .zip(databases)
+            .map(|(number, database)| writer(database, number, stop.clone()));
         futures::future::join_all(writers).await
     };
     let story = async {
@@ -483,11 +493,16 @@ async fn no_writer_waits_for_maintenance_with_a_long_publisher_and_a_dump_open()
     };
     let begin = Instant::now();
     let (writers, ()) = tokio::join!(writers, story);
+    let longest = |of: &[usize]| of.iter().map(|n| writers[*n].1).max().unwrap_or_default();
+    let (here, there) = (longest(&[0, 2, 4]), longest(&[1, 3]));
     let count: u32 = writers.iter().map(|writer| writer.0).sum();
-    let longest = writers.iter().map(|writer| writer.1).max();
     println!(
-        "{count} transactions in {:?}, the longest {longest:?}",
+        "{count} transactions in {:?}, the longest {here:?}, elsewhere {there:?}",
         begin.elapsed()
+    );
+    assert!(
+        here < Duration::from_millis(100) + there,
+        "{here:?}, elsewhere {there:?}"
     );
     assert!(count > 100, "{count}");
     // Every event is still there, except those that were trimmed.

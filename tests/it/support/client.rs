@@ -285,17 +285,22 @@ pub(crate) struct Stream {
 impl Stream {
     /// The next block; `None` when the stream has ended.
     pub(crate) async fn next(&mut self) -> Option<Block> {
+        let text = self.text().await?;
+        let block = parse(&text);
+        if block.id.is_some() {
+            self.last_id.clone_from(&block.id);
+        }
+        if block.retry.is_some() {
+            self.retry = block.retry;
+        }
+        Some(block)
+    }
+
+    /// The next block as it came; the position is not kept.
+    pub(crate) async fn text(&mut self) -> Option<String> {
         loop {
             if let Some(end) = self.text.find("\n\n") {
-                let text: String = self.text.drain(..end + 2).collect();
-                let block = parse(&text);
-                if block.id.is_some() {
-                    self.last_id.clone_from(&block.id);
-                }
-                if block.retry.is_some() {
-                    self.retry = block.retry;
-                }
-                return Some(block);
+                return Some(self.text.drain(..end + 2).collect());
             }
             let bytes = self.connection.read_body().await?;
             self.text
@@ -335,6 +340,22 @@ impl Stream {
             assert!(block.event_id().is_some(), "not an event: {block:?}");
             return block.json();
         }
+    }
+
+    /// The ids of the next events of the log, replayed or live; beats and `ready` are passed over,
+    /// anything else fails.
+    pub(crate) async fn ids(&mut self, count: usize) -> Vec<i64> {
+        let mut ids = Vec::new();
+        while ids.len() < count {
+            let block = self.next().await;
+            let block = block.unwrap_or_else(|| panic!("a stream that goes on after {ids:?}"));
+            match block.event_id() {
+                Some(id) => ids.push(id),
+                None if block.is("tidings.beat") || block.is("tidings.ready") => {}
+                None => panic!("not an event: {block:?}"),
+            }
+        }
+        ids
     }
 
     /// The next block of this kind; whatever comes before it is passed over.
