@@ -257,8 +257,7 @@ impl Problem {
             Problem::MethodNotAllowed(allowed) => {
                 headers.insert(header::ALLOW, HeaderValue::from_static(allowed));
             }
-            Problem::NoCursor { retry_after }
-            | Problem::Unavailable { retry_after } => {
+            Problem::NoCursor { retry_after } | Problem::Unavailable { retry_after } => {
                 headers.insert(header::RETRY_AFTER, HeaderValue::from(retry_after));
             }
             _ => {}

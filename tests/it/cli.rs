@@ -238,7 +238,7 @@ async fn a_refusal_of_the_database_comes_with_its_hint() {
     assert!(
         refused
             .err
-            .contains("the topic 'user 42' contains a character"),
+            .starts_with("tidings: the topic 'user 42' contains a character"),
         "{refused:?}"
     );
     assert!(refused.err.contains("A topic is made of"), "{refused:?}");

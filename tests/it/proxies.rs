@@ -6,7 +6,7 @@
 
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
@@ -17,6 +17,7 @@ use tokio::process::{Child, Command};
 use crate::support::client::{PATIENCE, Stream, Visit};
 use crate::support::gateway::{Gateway, token};
 use crate::support::postgres::database;
+use crate::support::program;
 
 /// What a client calls soon: proxies that collect an answer first would take for ever.
 const SOON: Duration = Duration::from_secs(1);
@@ -41,10 +42,10 @@ async fn streams_pass_nginx() {
             "daemon off;\nmaster_process off;\npid {directory}/pid;\nevents {{}}\n\
              http {{\naccess_log off;\n{kept}\n{snippet}\n}}\n"
         );
-        let mut command = program("nginx", "nginx-light");
+        let mut command = Command::new(program(&["nginx"], "nginx-light")?);
         command.args(["-e", "stderr", "-c"]);
         command.arg(scratch.write("nginx.conf", &whole));
-        (command, plain)
+        Some((command, plain))
     })
     .await;
 }
@@ -57,13 +58,13 @@ async fn streams_pass_caddy() {
             .replace("127.0.0.1:8080", &gateway.to_string())
             .replacen("app.example.org", &format!("http://{plain}"), 1);
         let whole = format!("{{\n\tadmin off\n}}\n{snippet}");
-        let mut command = program("caddy", "caddy");
+        let mut command = Command::new(program(&["caddy"], "caddy")?);
         command.args(["run", "--adapter", "caddyfile", "--config"]);
         command.arg(scratch.write("Caddyfile", &whole));
         for variable in ["HOME", "XDG_DATA_HOME", "XDG_CONFIG_HOME"] {
             command.env(variable, &scratch.0);
         }
-        (command, plain)
+        Some((command, plain))
     })
     .await;
 }
@@ -79,23 +80,25 @@ async fn streams_pass_haproxy() {
                 &format!("bind {plain}\n    bind {}", free_port()),
             )
             .replace("/etc/ssl/app.example.org", &scratch.certificate());
-        let mut command = program("haproxy", "haproxy");
+        let mut command = Command::new(program(&["haproxy"], "haproxy")?);
         command.args(["-db", "-f"]);
         command.arg(scratch.write("haproxy.cfg", &snippet));
-        (command, plain)
+        Some((command, plain))
     })
     .await;
 }
 
 /// What every snippet promises. `configure` makes the command of a proxy before the gateway at this
-/// address, and says where the proxy listens without TLS.
+/// address, where it is installed, and says where the proxy listens without TLS.
 async fn stands_before_a_gateway(
-    configure: impl FnOnce(&Scratch, SocketAddr) -> (Command, SocketAddr),
+    configure: impl FnOnce(&Scratch, SocketAddr) -> Option<(Command, SocketAddr)>,
 ) {
     let database = database();
     let gateway = Gateway::start(&database).await;
     let scratch = Scratch::new();
-    let (mut command, proxy) = configure(&scratch, gateway.address());
+    let Some((mut command, proxy)) = configure(&scratch, gateway.address()) else {
+        return;
+    };
     let mut running = command
         .stdout(Stdio::null())
         .kill_on_drop(true)
@@ -176,20 +179,6 @@ async fn listens(program: &mut Child, address: SocketAddr) {
         }
         assert!(Instant::now() < deadline, "the proxy does not listen");
         tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-}
-
-/// The program, or what to install.
-fn program(name: &str, package: &str) -> Command {
-    // Debian keeps servers where the path of ordinary users does not lead.
-    let path = std::env::var("PATH").unwrap_or_default();
-    let places = path.split(':').chain(["/usr/sbin", "/usr/local/sbin"]);
-    let found = places.map(|place| Path::new(place).join(name));
-    match found.into_iter().find(|path| path.is_file()) {
-        Some(path) => Command::new(path),
-        None => {
-            panic!("{name} is not installed: apt-get install --no-install-recommends {package}")
-        }
     }
 }
 

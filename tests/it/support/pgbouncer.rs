@@ -2,13 +2,14 @@
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 
 use tokio_postgres::NoTls;
 
 use super::client::PATIENCE;
 use super::postgres::Database;
+use super::program;
 
 /// A pooler that runs; dropping it ends it.
 pub(crate) struct PgBouncer {
@@ -18,8 +19,9 @@ pub(crate) struct PgBouncer {
 }
 
 impl PgBouncer {
-    /// Starts one; `settings` are lines of its configuration, such as `pool_mode = transaction`.
-    pub(crate) async fn start(database: &Database, settings: &[&str]) -> PgBouncer {
+    /// Starts one, where it is installed; `settings` are lines of its configuration, such as `pool_mode = transaction`.
+    pub(crate) async fn start(database: &Database, settings: &[&str]) -> Option<PgBouncer> {
+        let program = program(&["pgbouncer"], "pgbouncer")?;
         let name = format!("tidings-pgbouncer-{:08x}", fastrand::u32(..));
         let directory = std::env::temp_dir().join(name);
         fs::create_dir(&directory).expect("a directory for the pooler");
@@ -37,7 +39,7 @@ impl PgBouncer {
         );
         let file = directory.join("pgbouncer.ini");
         fs::write(&file, configuration).expect("ours");
-        let child = Command::new(program())
+        let child = Command::new(program)
             .args(
                 rustix::process::getuid()
                     .is_root()
@@ -55,7 +57,7 @@ impl PgBouncer {
             database: database.name().to_owned(),
         };
         pooler.answers().await;
-        pooler
+        Some(pooler)
     }
 
     /// Where it is.
@@ -88,15 +90,4 @@ impl Drop for PgBouncer {
         let _ = self.child.wait();
         let _ = fs::remove_dir_all(&self.directory);
     }
-}
-
-/// Debian puts it where only root's PATH leads.
-fn program() -> PathBuf {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let mut places = std::env::split_paths(&path).chain([PathBuf::from("/usr/sbin")]);
-    let program = places.find_map(|place| {
-        let program = place.join("pgbouncer");
-        Path::is_file(&program).then_some(program)
-    });
-    program.expect("pgbouncer is installed: apt-get install pgbouncer")
 }
