@@ -20,6 +20,7 @@ use tokio_util::task::TaskTracker;
 
 use super::body::Body;
 use super::io::{Io, Version};
+use super::stall;
 
 /// A pause after the listener could not accept, which means that descriptors have run out.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -172,6 +173,7 @@ impl<H: Handler> Connection<H> {
         let mut builder = hyper::server::conn::http2::Builder::new(Tracked {
             tasks: self.tasks,
             hard: self.closing.hard.clone(),
+            write_timeout: self.bounds.write_timeout,
         });
         builder
             .timer(TokioTimer::new())
@@ -201,11 +203,12 @@ fn prepare(stream: &TcpStream, write_timeout: Duration) -> std::io::Result<()> {
     socket.set_keepalive(true)
 }
 
-/// Runs the tasks of HTTP/2 streams where their end is awaited.
+/// Runs the tasks of HTTP/2 streams where their end is awaited, and ends those that stall.
 #[derive(Clone)]
 struct Tracked {
     tasks: TaskTracker,
     hard: CancellationToken,
+    write_timeout: Duration,
 }
 
 impl<F> Executor<F> for Tracked
@@ -214,11 +217,11 @@ where
     F::Output: Send,
 {
     fn execute(&self, task: F) {
-        let hard = self.hard.clone();
+        let (hard, write_timeout) = (self.hard.clone(), self.write_timeout);
         self.tasks.spawn(async move {
             tokio::select! {
                 () = hard.cancelled() => {}
-                _ = task => {}
+                () = stall::watch(task, write_timeout) => {}
             }
         });
     }

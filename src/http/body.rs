@@ -1,6 +1,7 @@
 //! Bodies of responses: one block of bytes, or a stream of events.
 
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
@@ -8,8 +9,13 @@ use http_body_util::Full;
 use hyper::body::{Body as HttpBody, Frame, SizeHint};
 use prometheus_client::metrics::gauge::Gauge;
 
+use super::stall::Progress;
 use crate::hub::Seat;
 use crate::relay::Feed;
+
+/// How much HTTP/2 is handed at once, in bytes: a peer on a slow line has the whole write timeout for
+/// this much, and not for a large event.
+const SLICE_BYTES: usize = 16 << 10;
 
 /// What a response carries.
 pub enum Body {
@@ -24,6 +30,10 @@ pub struct Events {
     feed: Feed,
     _seat: Seat,
     open: Gauge,
+    /// Watched over HTTP/2 only: over HTTP/1.1 the connection itself is.
+    progress: Option<Arc<Progress>>,
+    /// What is left of a block.
+    rest: Bytes,
 }
 
 impl Events {
@@ -34,7 +44,30 @@ impl Events {
             feed,
             _seat: seat,
             open,
+            progress: Progress::current(),
+            rest: Bytes::new(),
         }
+    }
+}
+
+impl Events {
+    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Bytes>> {
+        let Some(progress) = &self.progress else {
+            return self.feed.poll_next(cx);
+        };
+        if self.rest.is_empty() {
+            match self.feed.poll_next(cx) {
+                Poll::Ready(Some(block)) => self.rest = block,
+                Poll::Ready(None) => return Poll::Ready(None),
+                Poll::Pending => {
+                    progress.waits();
+                    return Poll::Pending;
+                }
+            }
+        }
+        progress.handed_out();
+        let slice = self.rest.split_to(self.rest.len().min(SLICE_BYTES));
+        Poll::Ready(Some(slice))
     }
 }
 
@@ -61,7 +94,7 @@ impl HttpBody for Body {
         match self.get_mut() {
             Self::Full(full) => Pin::new(full).poll_frame(cx),
             Self::Events(events) => {
-                let next = events.feed.poll_next(cx);
+                let next = events.poll_next(cx);
                 next.map(|bytes| bytes.map(|bytes| Ok(Frame::data(bytes))))
             }
         }

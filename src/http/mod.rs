@@ -13,5 +13,6 @@ pub mod publish;
 mod query;
 mod read_body;
 pub mod route;
+mod stall;
 pub mod sync;
 pub mod tickets;
