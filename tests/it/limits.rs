@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
-use http_body_util::Empty;
+use http_body_util::{BodyExt, Empty};
 use hyper::Request;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use serde_json::json;
@@ -335,8 +335,8 @@ async fn who_does_not_read_is_ended_costs_nobody_and_resumes_completely() {
     }
     until_streams(*gateway, 5.0).await;
 
-    let ids = publish_large(&backend, "t", 150).await;
-    assert_eq!(reader.ids(150).await, ids);
+    let (ids, read) = tokio::join!(publish_large(&backend, "t", 150), reader.ids(150));
+    assert_eq!(read, ids);
     until_streams(*gateway, 2.0).await;
     let begun = Instant::now();
     let id = publish(&backend, "u").await;
@@ -378,18 +378,27 @@ async fn who_does_not_read_over_http_2_is_ended_too() {
         .await
         .expect("speaks HTTP/2");
     let driver = tokio::spawn(connection);
-    let request = Request::get(format!("http://{}/v1/events", gateway.address()))
-        .header(
-            "authorization",
-            format!("Bearer {}", token("alice", json!({}))),
-        )
-        .body(Empty::<Bytes>::new())
-        .expect("a request");
-    let answer = sender.send_request(request).await.expect("an answer");
-    // The connection answers pings and grants nothing: only the stream can be ended.
+    let bearer = format!("Bearer {}", token("alice", json!({"topics": ["u"]})));
+    let ask = |target: &str| {
+        let request = Request::get(format!("http://{}{target}", gateway.address()));
+        let request = request.header("authorization", &bearer);
+        request.body(Empty::<Bytes>::new()).expect("a request")
+    };
+    let stalled = sender.send_request(ask("/v1/events")).await;
+    let reading = sender.send_request(ask("/v1/events?topic=u")).await;
+    let mut reading = reading.expect("an answer").into_body();
+    // The connection answers pings, and the stream is granted nothing: it alone can be ended.
     publish_large(&backend, "user:alice", 30).await;
-    until_streams(*gateway, 0.0).await;
+    until_streams(*gateway, 1.0).await;
     assert_eq!(gateway.metric("tidings_queued_bytes").await, 0.0);
-    drop((answer, sender));
+    let id = publish(&backend, "u").await;
+    let mut read = String::new();
+    while !read.contains(&format!("\"id\":\"{id}\"")) {
+        let frame = tokio::time::timeout(PATIENCE, reading.frame()).await;
+        let frame = frame.expect("in time").expect("a stream that goes on");
+        let bytes = frame.expect("no error").into_data().expect("data");
+        read += std::str::from_utf8(&bytes).expect("UTF-8");
+    }
+    drop((stalled.expect("an answer"), reading, sender));
     driver.abort();
 }
