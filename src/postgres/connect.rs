@@ -29,7 +29,7 @@ const USER_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How often a pool session with a running query makes sure that its client is still there: after a
 /// client has gone, its query ends within this time.
-const CHECK_INTERVAL: Duration = Duration::from_millis(250);
+pub(crate) const CHECK_INTERVAL: Duration = Duration::from_millis(250);
 
 /// A socket with TLS around it where the address asks for it.
 type Tls = <MakeRustlsConnect as MakeTlsConnect<Socket>>::Stream;

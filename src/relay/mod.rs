@@ -7,6 +7,7 @@
 
 pub mod attach;
 pub mod feed;
+mod loan;
 pub mod look;
 mod pace;
 pub mod replay;

@@ -7,17 +7,16 @@
 use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
-use deadpool_postgres::PoolError;
 
 use super::attach::{Attached, Relay};
 use super::feed::Out;
+use super::loan::Loan;
 use super::turn::Busy;
 use crate::cursor::{Cursor, Leg, LegText, Standing};
 use crate::frame::{Bye, Frame, Position, Reset};
 use crate::hub::Missed;
-use crate::postgres::connect::{ConnectError, tell};
 use crate::postgres::history::Extent;
-use crate::postgres::{Page, history};
+use crate::postgres::{Page, Unserved, history};
 use crate::topic::Topic;
 
 /// How much of a replay is written at once, in bytes.
@@ -124,7 +123,7 @@ impl Replay<'_> {
         let page = loop {
             match self.ask_page(leg, after, cursor, target).await {
                 Ok(page) => break page,
-                Err(failure) => failure.pass_or_wait(deadline).await?,
+                Err(unserved) => pass_or_wait(unserved, deadline).await?,
             }
         };
         match cursor.standing(&page.head.floor, page.head.anchor) {
@@ -147,15 +146,16 @@ impl Replay<'_> {
         after: i64,
         cursor: &Cursor,
         target: &Cursor,
-    ) -> Result<Page, Failure> {
+    ) -> Result<Page, Unserved> {
         let extent = Extent {
             rows: self.relay.bounds.replay_events as i64,
             bytes: PAGE_BYTES,
         };
-        let _turn = self.relay.turns.take(self.user).await?;
-        let client = self.relay.pool.get().await?;
+        let loan = self.loan().await?;
         let ends = (cursor, target);
-        Ok(history::page(&client, self.topics, leg, after, extent, ends).await?)
+        let page = history::page(&*loan, self.topics, leg, after, extent, ends).await;
+        loan.release();
+        Ok(page?)
     }
 
     async fn refuse_too_far(&self, legs: &[Leg]) -> Result<(), Refused> {
@@ -164,7 +164,7 @@ impl Replay<'_> {
         let missed = loop {
             match self.ask_missed(legs, most).await {
                 Ok(missed) => break missed,
-                Err(failure) => failure.pass_or_wait(deadline).await?,
+                Err(unserved) => pass_or_wait(unserved, deadline).await?,
             }
         };
         if missed > most {
@@ -173,10 +173,15 @@ impl Replay<'_> {
         Ok(())
     }
 
-    async fn ask_missed(&self, legs: &[Leg], most: i64) -> Result<i64, Failure> {
-        let _turn = self.relay.turns.take(self.user).await?;
-        let client = self.relay.pool.get().await?;
-        Ok(history::missed(&client, self.topics, legs, most).await?)
+    async fn ask_missed(&self, legs: &[Leg], most: i64) -> Result<i64, Unserved> {
+        let loan = self.loan().await?;
+        let missed = history::missed(&*loan, self.topics, legs, most).await;
+        loan.release();
+        Ok(missed?)
+    }
+
+    async fn loan(&self) -> Result<Loan, Unserved> {
+        Loan::take(&self.relay.turns, &self.relay.pool, self.user).await
     }
 
     fn deadline(&self) -> Instant {
@@ -184,56 +189,22 @@ impl Replay<'_> {
     }
 }
 
-/// Why the database did not answer.
-enum Failure {
-    /// All sessions are taken, or the statement took too long.
-    Busy,
-    /// It is not there.
-    Away(String),
-}
-
-impl Failure {
-    /// Waits before the database is asked again, or says how the stream ends. Nothing of an answer
-    /// that failed has been handed on, so asking again is safe.
-    async fn pass_or_wait(self, deadline: Instant) -> Result<(), Refused> {
-        match self {
-            Self::Busy => Err(Refused::Bye(Bye::Overload)),
-            Self::Away(error) if Instant::now() + AGAIN > deadline => {
-                tracing::warn!(%error, "a stream could not be replayed: the database is away");
-                Err(Refused::Bye(Bye::Unavailable))
-            }
-            Self::Away(_) => {
-                tokio::time::sleep(AGAIN).await;
-                Ok(())
-            }
+/// Waits before the database is asked again, or says how the stream ends. Nothing of an answer that
+/// failed has been handed on, so asking again is safe.
+async fn pass_or_wait(unserved: Unserved, deadline: Instant) -> Result<(), Refused> {
+    match unserved {
+        Unserved::Busy => Err(Refused::Bye(Bye::Overload)),
+        Unserved::Away(error) if Instant::now() + AGAIN > deadline => {
+            tracing::warn!(
+                ?error,
+                "a stream could not be replayed: the database is away"
+            );
+            Err(Refused::Bye(Bye::Unavailable))
         }
-    }
-}
-
-impl From<Busy> for Failure {
-    fn from(Busy: Busy) -> Self {
-        Self::Busy
-    }
-}
-
-impl From<PoolError> for Failure {
-    fn from(error: PoolError) -> Self {
-        match error {
-            PoolError::Timeout(deadpool_postgres::TimeoutType::Wait) => Self::Busy,
-            PoolError::Backend(error) => Self::Away(tell(&error)),
-            error => Self::Away(error.to_string()),
+        Unserved::Away(_) => {
+            tokio::time::sleep(AGAIN).await;
+            Ok(())
         }
-    }
-}
-
-impl From<ConnectError> for Failure {
-    fn from(error: ConnectError) -> Self {
-        if let ConnectError::Postgres(error) = &error
-            && error.code() == Some(&tokio_postgres::error::SqlState::QUERY_CANCELED)
-        {
-            return Self::Busy;
-        }
-        Self::Away(error.to_string())
     }
 }
 

@@ -13,12 +13,13 @@ use tokio_postgres::IsolationLevel;
 
 use super::attach::Relay;
 use super::feed::Since;
+use super::loan::Loan;
 use crate::cursor::{Cursor, Leg, Mark, Standing, Tag};
 use crate::event::Event;
 use crate::frame::Reset;
+use crate::postgres::Unserved;
 use crate::postgres::history::{self, Extent};
 use crate::postgres::state::{self, StateError};
-use crate::postgres::{Lease, Unserved};
 use crate::topic::Topic;
 
 /// The most bytes of payload on one page, but for its last event.
@@ -86,11 +87,9 @@ impl Relay {
     ) -> Result<Answer, Failure> {
         let deadline = Instant::now() + within;
         let act = async {
-            let turn = self.turns.take(question.user.as_ref()).await;
-            let _turn = turn.map_err(|_| Unserved::Busy)?;
-            let mut session = Lease::take(&self.pool).await?;
-            let answer = answer(&mut session, question, deadline).await;
-            session.release();
+            let mut loan = Loan::take(&self.turns, &self.pool, question.user.as_ref()).await?;
+            let answer = answer(&mut loan, question, deadline).await;
+            loan.release();
             answer
         };
         match timeout_at(deadline + GRACE, act).await {
