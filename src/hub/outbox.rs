@@ -299,3 +299,22 @@ impl Drop for Outlet {
         state.writer = None;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_frame_behind_a_beat_is_found_by_who_sheds() {
+        let (outbox, mut outlet) = outbox(1 << 20, false);
+        outlet.go_live(None);
+        let mut cx = Context::from_waker(Waker::noop());
+        assert!(outlet.poll_next(&mut cx).is_pending());
+        outbox.beat(&Bytes::from_static(b"beat"), None);
+        assert_eq!(outbox.oldest(), None);
+        let frame = Queued::new(Frame::numbered("1", "{}"), 7, Arc::default());
+        let (attempt, _) = Attempt::new();
+        outbox.append(&frame, &attempt);
+        assert_eq!(outbox.oldest(), Some(7));
+    }
+}

@@ -256,3 +256,49 @@ fn ready_json(request: &Request, resumed: bool, replayed: usize) -> String {
     };
     serde_json::to_string(&ready).expect("strings and numbers become JSON")
 }
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+
+    use super::*;
+
+    /// Uses up one unit of what a task may do before it must let others run.
+    async fn work() {
+        let unit = poll_fn(|cx| {
+            let unit = std::task::ready!(tokio::task::coop::poll_proceed(cx));
+            unit.made_progress();
+            Poll::Ready(())
+        });
+        unit.await;
+    }
+
+    #[tokio::test]
+    async fn the_last_word_of_an_opening_is_heard_however_tired_the_task() {
+        for units in 0..300 {
+            let said = tokio::spawn(async move {
+                let (sender, blocks) = mpsc::channel(1);
+                let act = Box::pin(async move {
+                    for _ in 0..units {
+                        work().await;
+                    }
+                    let out = Out {
+                        blocks: sender,
+                        held: Mutex::new(None),
+                    };
+                    let sent = out.send(Bytes::from_static(b"ready"), None).await;
+                    assert_eq!(sent, Ok(()));
+                    Opened::Over
+                });
+                let (_, outlet) = outbox(1 << 20, false);
+                let mut feed = Feed {
+                    opening: Some(Opening { act, blocks }),
+                    outlet: Some(outlet),
+                };
+                poll_fn(|cx| feed.poll_next(cx)).await
+            });
+            let said = said.await.expect("no panic");
+            assert_eq!(said.as_deref(), Some(&b"ready"[..]), "after {units} units");
+        }
+    }
+}
