@@ -3,6 +3,7 @@
 //! One test binary, one module per promise. What the tests stand on is in [`support`]: a cluster
 //! per run, a fresh database per test.
 
+mod bells;
 mod bulk;
 mod cli;
 mod cursors;
@@ -10,7 +11,10 @@ mod dev_command;
 mod development;
 mod docs;
 mod doctor;
+mod drain;
 mod exactly_once;
+mod layers;
+mod limits;
 mod long_transactions;
 mod migrate;
 mod model;
