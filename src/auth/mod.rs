@@ -146,6 +146,8 @@ impl Authority {
         };
         let key = self.tickets.get().ok_or(Refusal::TicketsUnavailable)?;
         let opens_until = now.saturating_add(OPENS_FOR).unwrap_or(Timestamp::MAX);
+        // Tickets, like tokens, know whole seconds.
+        let opens_until = Timestamp::from_second(opens_until.as_second()).unwrap_or(opens_until);
         let text = key.sign(&Grant {
             sub: sub.to_string(),
             tenant: caller.tenant.as_deref().map(String::from),

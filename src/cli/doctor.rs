@@ -21,6 +21,9 @@ use super::{Failure, session};
 use crate::config::DatabaseArgs;
 use crate::postgres::Database;
 
+/// How long examining a database may take: every statement of it is quick.
+const LIMIT: Duration = Duration::from_secs(20);
+
 /// What to examine.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
@@ -37,9 +40,13 @@ pub(super) struct Args {
     #[arg(value_parser = length_of_time, help_heading = "Database")]
     long: Duration,
 
-    /// Also examine the way to a gateway from outside, such as https://app.example.org: whether what stands
-    /// there passes a stream on at once and as it is. Without DATABASE_URL, only that
-    #[arg(long, value_name = "URL", help_heading = "Proxy")]
+    #[arg(
+        long,
+        value_name = "URL",
+        help_heading = "Proxy",
+        help = "Also examine the way to a gateway from outside, such as https://app.example.org: whether what \
+                stands there passes a stream on at once and as it is. Without DATABASE_URL, only that"
+    )]
     proxy: Option<String>,
 
     /// The token for that [default: one for user tidings-doctor, signed with TIDINGS_JWT_SECRET]
@@ -121,7 +128,14 @@ async fn examine(database: &Database, long: Duration) -> Result<Vec<Finding>, Fa
         }
         Ok(findings)
     };
-    told.await.map_err(|error| session::refusal(&error))
+    match tokio::time::timeout(LIMIT, told).await {
+        Ok(told) => told.map_err(|error| session::refusal(&error)),
+        Err(_) => Err(anyhow!(
+            "the database did not answer within {LIMIT:?}: it is overloaded, or a pooler stands in front \
+             whose backends are all taken"
+        )
+        .into()),
+    }
 }
 
 fn report(findings: &[Finding]) -> String {

@@ -27,10 +27,9 @@ Asks GET /readyz, for 3 s at most.
 
 Exit codes: 0 ready, 1 not ready or not to be reached.")]
 pub(super) struct Args {
-    /// The gateway's address for health and metrics; an unspecified one (0.0.0.0, [::]) is asked on
-    /// loopback
     #[arg(
         long,
+        help = "The gateway's address for health and metrics; 0.0.0.0 and [::] are asked on loopback",
         env = "TIDINGS_OPS_LISTEN",
         default_value = "127.0.0.1:9180",
         value_name = "ADDRESS"

@@ -77,6 +77,8 @@ pub(super) fn refusal(error: &tokio_postgres::Error) -> Failure {
         SqlState::UNDEFINED_FUNCTION,
     ];
     let told = tell(error);
+    // Our own functions say who speaks, and so does the program.
+    let told = told.strip_prefix("tidings: ").unwrap_or(&told);
     Failure::Error(match error.code() {
         Some(code) if missing.contains(code) => {
             anyhow!("{told}\nDoes this database have the schema of tidings? Run `tidings migrate`.")

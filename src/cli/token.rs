@@ -67,6 +67,7 @@ pub(super) struct SigningArgs {
         long,
         env = "TIDINGS_TENANTS",
         default_value = "optional",
+        value_parser = ["optional", "required"],
         value_name = "MODE"
     )]
     #[arg(help_heading = "Tokens")]
@@ -138,7 +139,7 @@ impl SigningArgs {
 
     /// Whether the gateway turns away tokens without a tenant.
     pub(super) fn tenants_required(&self) -> bool {
-        self.tenants.trim() == "required"
+        self.tenants == "required"
     }
 
     /// Signs a token that is valid from `now` on.

@@ -94,7 +94,7 @@ pub struct ServeArgs {
     #[arg(help_heading = "Addresses")]
     pub(super) ops_listen: String,
 
-    /// Origins of pages that may use the gateway, such as https://app.example.org
+    /// Origins of pages that may use the gateway, such as `https://app.example.org`
     #[arg(
         long,
         env = "TIDINGS_CORS_ORIGINS",

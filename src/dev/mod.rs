@@ -191,8 +191,8 @@ impl Told<'_> {
                 ),
             },
             Command {
-                title: "Listen with tidings",
-                text: format!("{tidings} tail --url {gateway} --token {token} {topic}"),
+                title: "Listen at the database",
+                text: format!("DATABASE_URL='{database}' {tidings} tail {topic}"),
             },
             Command {
                 title: "Publish from SQL, in any transaction",

@@ -22,7 +22,7 @@ pub enum Body {
 /// An open stream: its bytes, its seat, its place in the count.
 pub struct Events {
     feed: Feed,
-    _seat: Seat,
+    seat: Seat,
     open: Gauge,
 }
 
@@ -30,11 +30,7 @@ impl Events {
     /// Counts the stream as open until it is dropped.
     pub(crate) fn new(feed: Feed, seat: Seat, open: Gauge) -> Self {
         open.inc();
-        Self {
-            feed,
-            _seat: seat,
-            open,
-        }
+        Self { feed, seat, open }
     }
 }
 
@@ -62,6 +58,7 @@ impl HttpBody for Body {
             Self::Full(full) => Pin::new(full).poll_frame(cx),
             Self::Events(events) => {
                 let next = events.feed.poll_next(cx);
+                events.seat.asked(matches!(next, Poll::Ready(Some(_))));
                 next.map(|bytes| bytes.map(|bytes| Ok(Frame::data(bytes))))
             }
         }

@@ -61,11 +61,6 @@ pub enum Problem {
     },
     /// The head is too large.
     HeadTooLarge,
-    /// The caller does too much at once.
-    TooMany {
-        /// Seconds until it may try again.
-        retry_after: u32,
-    },
     /// The state of a topic is too large, or its function failed.
     StateFailed {
         /// The topic, which the caller named itself.
@@ -102,13 +97,6 @@ impl Problem {
         }
     }
 
-    /// The caller does too much at once: come back later, not all at once.
-    pub fn too_many() -> Problem {
-        Problem::TooMany {
-            retry_after: fastrand::u32(1..=5),
-        }
-    }
-
     /// The status of the answer.
     pub fn status(&self) -> StatusCode {
         match self {
@@ -131,7 +119,6 @@ impl Problem {
                 StatusCode::PAYLOAD_TOO_LARGE
             }
             Problem::HeadTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
-            Problem::TooMany { .. } => StatusCode::TOO_MANY_REQUESTS,
             Problem::StateFailed { .. } | Problem::Internal => StatusCode::INTERNAL_SERVER_ERROR,
             Problem::NoCursor { .. } | Problem::Unavailable { .. } => {
                 StatusCode::SERVICE_UNAVAILABLE
@@ -160,7 +147,6 @@ impl Problem {
             Problem::BodyTooLarge { .. } => "body-too-large",
             Problem::DataTooLarge { .. } => "data-too-large",
             Problem::HeadTooLarge => "head-too-large",
-            Problem::TooMany { .. } => "too-many",
             Problem::StateFailed { .. } => "state-failed",
             Problem::Internal => "internal",
             Problem::NoCursor { .. } => "no-cursor",
@@ -188,7 +174,6 @@ impl Problem {
             Problem::BodyTooLarge { .. } => "The body is too large",
             Problem::DataTooLarge { .. } => "The data of the event is too large",
             Problem::HeadTooLarge => "The head of the request is too large",
-            Problem::TooMany { .. } => "Too much at once",
             Problem::StateFailed { .. } => "The state of a topic cannot be had",
             Problem::Internal => "Something is wrong here",
             Problem::NoCursor { .. } => "No cursor can be given now",
@@ -238,7 +223,6 @@ impl Problem {
                 );
             }
             Problem::HeadTooLarge => "Shorten the URL or the headers.",
-            Problem::TooMany { .. } => "Close what is open, or wait until it is done.",
             Problem::StateFailed { topic, fault } => return format!("{topic}: {fault}"),
             Problem::Internal => "It is none of your doing. The operator's log says more.",
             Problem::NoCursor { .. } => {
@@ -273,9 +257,7 @@ impl Problem {
             Problem::MethodNotAllowed(allowed) => {
                 headers.insert(header::ALLOW, HeaderValue::from_static(allowed));
             }
-            Problem::TooMany { retry_after }
-            | Problem::NoCursor { retry_after }
-            | Problem::Unavailable { retry_after } => {
+            Problem::NoCursor { retry_after } | Problem::Unavailable { retry_after } => {
                 headers.insert(header::RETRY_AFTER, HeaderValue::from(retry_after));
             }
             _ => {}
@@ -304,9 +286,10 @@ struct Body {
     detail: String,
 }
 
-/// The cause of a refused credential ends here.
+/// The cause of a refused credential ends here, in the operator's log and not in the answer.
 impl From<Refusal> for Problem {
     fn from(refusal: Refusal) -> Problem {
+        tracing::debug!(%refusal, "credential refused");
         match refusal {
             Refusal::Unauthorized(_) => Problem::Unauthorized,
             Refusal::Forbidden(reason) => Problem::CookieForbidden(reason),
@@ -357,7 +340,6 @@ mod tests {
             Problem::BodyTooLarge { most: 1024 },
             Problem::DataTooLarge { most: 1024 },
             Problem::HeadTooLarge,
-            Problem::too_many(),
             Problem::StateFailed {
                 topic: Topic::parse("user:42").unwrap(),
                 fault: "its state is larger than 1 MiB.",

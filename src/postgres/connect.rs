@@ -140,7 +140,7 @@ impl Database {
             let _ = connection.await;
         });
         let session = Session { client, driver };
-        refuse_standby(&session).await?;
+        in_time(refuse_standby(&session)).await?;
         Ok(session)
     }
 
@@ -150,7 +150,9 @@ impl Database {
         &self,
         name: &str,
     ) -> Result<(Client, Connection<Socket, Tls>), ConnectError> {
-        Ok(self.named(name).connect(self.tls.clone()).await?)
+        // The driver bounds reaching the socket, but not what is said on it.
+        let named = self.named(name);
+        in_time(async { Ok(named.connect(self.tls.clone()).await?) }).await
     }
 
     /// A pool of sessions named `tidings/pool`, opened when first needed; waiting for one ends
@@ -196,6 +198,13 @@ impl Database {
         let mut config = self.config.clone();
         config.application_name(format!("tidings/{name}"));
         config
+    }
+}
+
+async fn in_time<T>(act: impl Future<Output = Result<T, ConnectError>>) -> Result<T, ConnectError> {
+    match tokio::time::timeout(CONNECT_TIMEOUT, act).await {
+        Ok(result) => result,
+        Err(_) => Err(ConnectError::Lost("the database does not answer")),
     }
 }
 

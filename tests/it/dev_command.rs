@@ -12,6 +12,8 @@ use std::{env, fs, thread};
 
 use tokio_postgres::NoTls;
 
+use crate::support::program;
+
 /// Longer than anything here takes on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -170,8 +172,10 @@ struct Books {
 
 #[tokio::test]
 async fn the_page_loses_and_doubles_nothing_while_its_line_is_cut_again_and_again() {
-    let Some(chromium) = chromium() else {
-        eprintln!("skipped: there is no Chromium, and TIDINGS_TEST_CHROMIUM does not demand one");
+    let Some(chromium) = program(
+        &["chromium", "chromium-browser", "google-chrome"],
+        "chromium",
+    ) else {
         return;
     };
     let dev = Dev::start("page");
@@ -263,16 +267,4 @@ impl Drop for Browser {
         let _ = self.process.wait();
         let _ = fs::remove_dir_all(&self.profile);
     }
-}
-
-/// The browser to use: the one that is demanded, or any that is installed.
-fn chromium() -> Option<PathBuf> {
-    if let Some(demanded) = env::var_os("TIDINGS_TEST_CHROMIUM") {
-        return Some(demanded.into());
-    }
-    let path = env::var_os("PATH").unwrap_or_default();
-    let mut places = env::split_paths(&path).flat_map(|place| {
-        ["chromium", "chromium-browser", "google-chrome"].map(|name| place.join(name))
-    });
-    places.find(|place| place.is_file())
 }

@@ -3,17 +3,30 @@
 //! One test binary, one module per promise. What the tests stand on is in [`support`]: a cluster
 //! per run, a fresh database per test.
 
+mod bells;
+mod bulk;
+mod cli;
+mod cursors;
 mod dev_command;
 mod development;
+mod docs;
+mod doctor;
+mod drain;
 mod exactly_once;
+mod layers;
+mod limits;
+mod long_transactions;
 mod migrate;
+mod model;
 mod names;
 mod partitions;
 mod positions;
 mod private_postgres;
+mod proxies;
 mod publish;
 mod refusals;
 mod sql;
+mod storm;
 mod streams;
 mod support;
 mod sync;

@@ -3,8 +3,6 @@
 //! It is told by what it does and not by its name: two sessions that are open at the same time meet in one
 //! backend, or one session wanders between two. A pooler by the session does neither, and is fine.
 
-use std::time::Duration;
-
 use tokio_postgres::{Client, Error, SimpleQueryMessage};
 
 use super::super::session::Plain;
@@ -14,9 +12,6 @@ use crate::postgres::Database;
 /// Sessions that are opened beside the first, each in a transaction, so that a pooler runs out of backends that
 /// are free and gives one of them the first one's. The pools of others that are busy may take some.
 const OTHERS: usize = 4;
-
-/// How long one of them waits for its backend: a server of one's own answers at once.
-const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Examines the way to the database, on `session` and on more like it.
 pub(super) async fn findings(database: &Database, session: &Client) -> Result<Vec<Finding>, Error> {
@@ -53,28 +48,22 @@ async fn evidence(database: &Database, session: &Client) -> Result<Option<String
             other.batch_execute("begin").await?;
             backend(&other).await
         };
-        match tokio::time::timeout(PATIENCE, begun).await {
-            Err(_) => return Ok(Some("a session had to wait for a backend".into())),
+        match begun.await {
             // Pooling by the statement knows no transactions.
-            Ok(Err(error)) if error.as_db_error().is_some() => {
+            Err(error) if error.as_db_error().is_some() => {
                 return Ok(Some(crate::postgres::connect::tell(&error)));
             }
-            Ok(Err(error)) => return Err(error),
-            Ok(Ok(pid)) if pid == own => {
+            Err(error) => return Err(error),
+            Ok(pid) if pid == own => {
                 return Ok(Some(format!("two open sessions shared the backend {own}")));
             }
-            Ok(Ok(_)) => {}
+            Ok(_) => {}
         }
         others.push(other);
-        match tokio::time::timeout(PATIENCE, backend(session)).await {
-            Err(_) => return Ok(Some("an open session had to wait for a backend".into())),
-            Ok(now) => {
-                let now = now?;
-                if now != own {
-                    let wandered = format!("one session wandered from backend {own} to {now}");
-                    return Ok(Some(wandered));
-                }
-            }
+        let now = backend(session).await?;
+        if now != own {
+            let wandered = format!("one session wandered from backend {own} to {now}");
+            return Ok(Some(wandered));
         }
     }
     for other in &others {

@@ -1,6 +1,7 @@
 //! A gateway for one test: in this process, on free ports, on the test's own database.
 
 use std::net::SocketAddr;
+use std::ops::Deref;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde_json::{Value, json};
@@ -15,6 +16,22 @@ pub(crate) const SECRET: &str = "Zm9yIHRlc3RzIG9ubHksIGFuZCBsb25nIGVub3VnaCB0byB
 /// A running gateway; dropping it ends it with its runtime.
 pub(crate) struct Gateway {
     inner: tidings::gateway::Gateway,
+    door: Door,
+}
+
+/// Where a gateway is reached, in this process or in one of its own.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Door {
+    pub(crate) address: SocketAddr,
+    pub(crate) ops_address: SocketAddr,
+}
+
+impl Deref for Gateway {
+    type Target = Door;
+
+    fn deref(&self) -> &Door {
+        &self.door
+    }
 }
 
 impl Gateway {
@@ -44,17 +61,33 @@ impl Gateway {
             .await
             .expect("the gateway starts");
         inner.ready().await;
-        Gateway { inner }
+        let door = Door {
+            address: inner.address(),
+            ops_address: inner.ops_address(),
+        };
+        Gateway { inner, door }
     }
 
+    /// Drains and ends it.
+    pub(crate) async fn drain(self) {
+        self.inner.drain().await;
+    }
+
+    /// Ends it at once.
+    pub(crate) async fn stop(self) {
+        self.inner.stop().await;
+    }
+}
+
+impl Door {
     /// Where clients connect.
     pub(crate) fn address(&self) -> SocketAddr {
-        self.inner.address()
+        self.address
     }
 
     /// Where operators ask.
     pub(crate) fn ops_address(&self) -> SocketAddr {
-        self.inner.ops_address()
+        self.ops_address
     }
 
     /// Opens a stream of these topics, as a user who may read everything, and waits until it is
@@ -105,16 +138,6 @@ impl Gateway {
             (found == name).then(|| value.parse().expect("a number"))
         });
         line.unwrap_or(0.0)
-    }
-
-    /// Drains and ends it.
-    pub(crate) async fn drain(self) {
-        self.inner.drain().await;
-    }
-
-    /// Ends it at once.
-    pub(crate) async fn stop(self) {
-        self.inner.stop().await;
     }
 }
 

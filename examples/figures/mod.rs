@@ -1,0 +1,204 @@
+//! What both figures stand on: a private Postgres with its own defaults for durability, and the gateway's
+//! binary in a process of its own, built as this example was.
+
+use std::error::Error;
+use std::net::{SocketAddr, TcpListener};
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use serde_json::json;
+use tidings::dev::cluster::{Access, Cluster, ClusterOptions};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpSocket, TcpStream};
+use tokio_postgres::{Client, NoTls};
+
+pub(crate) type Failure = Box<dyn Error + Send + Sync>;
+pub(crate) type Result<T> = std::result::Result<T, Failure>;
+
+const SECRET: &str = "Zm9yIGZpZ3VyZXMgb25seSwgYW5kIGxvbmcgZW5vdWdo";
+
+/// How long anything may take before the figure is given up.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A gateway and its database; dropping it ends both.
+pub(crate) struct Rig {
+    gateway: Child,
+    cluster: Cluster,
+    address: SocketAddr,
+}
+
+impl Rig {
+    /// Starts both and waits until the gateway is ready.
+    pub(crate) async fn start(flags: &[String]) -> Result<Self> {
+        let binary = build()?;
+        let cluster = Cluster::start(ClusterOptions {
+            directory: None,
+            access: Access::Trust,
+            settings: &[],
+        })?;
+        let (address, operations) = (free_address()?, free_address()?);
+        let gateway = Command::new(binary)
+            .args([
+                "serve",
+                "--listen",
+                &address.to_string(),
+                "--ops-listen",
+                &operations.to_string(),
+            ])
+            .args(flags)
+            .env("DATABASE_URL", cluster.url("postgres"))
+            .env("TIDINGS_JWT_SECRET", SECRET)
+            .env("TIDINGS_LOG", "warn")
+            .stdin(Stdio::null())
+            .spawn()?;
+        let rig = Self {
+            gateway,
+            cluster,
+            address,
+        };
+        let deadline = Instant::now() + PATIENCE;
+        while !is_ready(operations).await {
+            if Instant::now() > deadline {
+                return Err("the gateway did not become ready".into());
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        Ok(rig)
+    }
+
+    /// A session of the database.
+    pub(crate) async fn connect(&self) -> Result<Client> {
+        let (client, connection) =
+            tokio_postgres::connect(&self.cluster.url("postgres"), NoTls).await?;
+        tokio::spawn(connection);
+        Ok(client)
+    }
+
+    /// Where the gateway listens.
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// What the gateway has resident, in bytes.
+    #[allow(dead_code, reason = "one of the two figures is not about memory")]
+    pub(crate) fn resident_bytes(&self) -> Result<usize> {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.gateway.id()))?;
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+        let kib = line.and_then(|line| line.trim().strip_suffix("kB"));
+        let kib: usize = kib.ok_or("the system does not tell")?.trim().parse()?;
+        Ok(kib * 1024)
+    }
+}
+
+impl Drop for Rig {
+    fn drop(&mut self) {
+        let _ = self.gateway.kill();
+        let _ = self.gateway.wait();
+    }
+}
+
+/// An open stream, of which only as much is understood as a figure needs.
+pub(crate) struct Stream {
+    socket: TcpStream,
+    read: Vec<u8>,
+}
+
+impl Stream {
+    /// Opens a stream of one topic for this user, from this address, and waits until it is live.
+    pub(crate) async fn open(
+        gateway: SocketAddr,
+        from: SocketAddr,
+        user: &str,
+        topic: &str,
+    ) -> Result<Self> {
+        let socket = TcpSocket::new_v4()?;
+        socket.bind(from)?;
+        let mut socket = socket.connect(gateway).await?;
+        let token = token(user)?;
+        let head = format!(
+            "GET /v1/events?topic={topic} HTTP/1.1\r\nhost: {gateway}\r\nauthorization: Bearer {token}\r\n\r\n"
+        );
+        socket.write_all(head.as_bytes()).await?;
+        let mut stream = Self {
+            socket,
+            read: Vec::new(),
+        };
+        stream.wait_for("tidings.ready").await?;
+        // `ready` ends with an empty line, and what comes after it is waited for anew.
+        stream.wait_for("\n\n").await?;
+        Ok(stream)
+    }
+
+    /// Reads until this text has come.
+    pub(crate) async fn wait_for(&mut self, text: &str) -> Result<()> {
+        tokio::time::timeout(PATIENCE, self.read_until(text.as_bytes())).await?
+    }
+
+    async fn read_until(&mut self, text: &[u8]) -> Result<()> {
+        loop {
+            let found = self
+                .read
+                .windows(text.len())
+                .position(|window| window == text);
+            if let Some(at) = found {
+                self.read.drain(..at + text.len());
+                return Ok(());
+            }
+            if self.socket.read_buf(&mut self.read).await? == 0 {
+                let read = String::from_utf8_lossy(&self.read);
+                return Err(format!("the stream ended: {read}").into());
+            }
+        }
+    }
+}
+
+/// A token of an hour for a user who may read everything.
+fn token(user: &str) -> Result<String> {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH)?;
+    let claims = json!({"sub": user, "exp": now.as_secs() + 3600, "topics": ["*"]});
+    let key = jsonwebtoken::EncodingKey::from_secret(SECRET.as_bytes());
+    Ok(jsonwebtoken::encode(
+        &jsonwebtoken::Header::default(),
+        &claims,
+        &key,
+    )?)
+}
+
+/// Builds the binary as this example was built, so that the figure is about these sources.
+fn build() -> Result<PathBuf> {
+    let mut build = Command::new(env!("CARGO"));
+    build.args(["build", "--locked", "--quiet", "--bin", "tidings"]);
+    build.current_dir(env!("CARGO_MANIFEST_DIR"));
+    if cfg!(debug_assertions) {
+        eprintln!("this is a debug build: the figure is not worth writing down (--release)");
+    } else {
+        build.arg("--release");
+    }
+    if !build.status()?.success() {
+        return Err("the gateway could not be built".into());
+    }
+    let example = std::env::current_exe()?;
+    let profile = example
+        .ancestors()
+        .nth(2)
+        .ok_or("an example lies below its profile")?;
+    Ok(profile.join("tidings"))
+}
+
+fn free_address() -> Result<SocketAddr> {
+    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?)
+}
+
+async fn is_ready(operations: SocketAddr) -> bool {
+    let asked = async {
+        let mut socket = TcpStream::connect(operations).await?;
+        socket
+            .write_all(b"GET /readyz HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
+            .await?;
+        let mut answer = String::new();
+        socket.read_to_string(&mut answer).await?;
+        Ok::<_, std::io::Error>(answer.starts_with("HTTP/1.1 200"))
+    };
+    asked.await.unwrap_or(false)
+}
