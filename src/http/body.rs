@@ -11,6 +11,10 @@ use prometheus_client::metrics::gauge::Gauge;
 use crate::hub::Seat;
 use crate::relay::Feed;
 
+/// How much is handed to the writer at once, in bytes: a client on a slow line has its time for this
+/// much, and not for a large event.
+const SLICE_BYTES: usize = 16 << 10;
+
 /// What a response carries.
 pub enum Body {
     /// All of it at once.
@@ -22,6 +26,8 @@ pub enum Body {
 /// An open stream: its bytes, its seat, its place in the count.
 pub struct Events {
     feed: Feed,
+    /// What is left of a block.
+    rest: Bytes,
     seat: Seat,
     open: Gauge,
 }
@@ -30,7 +36,27 @@ impl Events {
     /// Counts the stream as open until it is dropped.
     pub(crate) fn new(feed: Feed, seat: Seat, open: Gauge) -> Self {
         open.inc();
-        Self { feed, seat, open }
+        Self {
+            feed,
+            rest: Bytes::new(),
+            seat,
+            open,
+        }
+    }
+
+    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Bytes>> {
+        if self.rest.is_empty() {
+            match self.feed.poll_next(cx) {
+                Poll::Ready(Some(block)) => self.rest = block,
+                end_or_pending => {
+                    self.seat.asked(false);
+                    return end_or_pending;
+                }
+            }
+        }
+        self.seat.asked(true);
+        let slice = self.rest.split_to(self.rest.len().min(SLICE_BYTES));
+        Poll::Ready(Some(slice))
     }
 }
 
@@ -57,8 +83,7 @@ impl HttpBody for Body {
         match self.get_mut() {
             Self::Full(full) => Pin::new(full).poll_frame(cx),
             Self::Events(events) => {
-                let next = events.feed.poll_next(cx);
-                events.seat.asked(matches!(next, Poll::Ready(Some(_))));
+                let next = events.poll_next(cx);
                 next.map(|bytes| bytes.map(|bytes| Ok(Frame::data(bytes))))
             }
         }
