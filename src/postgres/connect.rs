@@ -31,6 +31,15 @@ const USER_TIMEOUT: Duration = Duration::from_secs(10);
 /// client has gone, its query ends within this time.
 pub(crate) const CHECK_INTERVAL: Duration = Duration::from_millis(250);
 
+/// What a session that reads the log is set to, so that its statements run as they were written, whatever
+/// the statistics say. Generic plans, because a custom one plans every partition anew for every
+/// statement; not compiled, because compiling one takes longer than a thousand looks. Such a plan is
+/// made once and kept, while the log grows under it from nothing to millions of rows: it may neither
+/// scan a partition nor sort where an index has the order, however small the partition was.
+pub const READING: &str = "set plan_cache_mode = force_generic_plan; set jit = off; \
+     set enable_seqscan = off; set enable_bitmapscan = off; set enable_sort = off; \
+     set timezone = 'UTC'";
+
 /// A socket with TLS around it where the address asks for it.
 type Tls = <MakeRustlsConnect as MakeTlsConnect<Socket>>::Stream;
 
@@ -167,8 +176,7 @@ impl Database {
         );
         let settings = format!(
             "set statement_timeout = {}; set idle_in_transaction_session_timeout = '10s'; \
-             set timezone = 'UTC'; set plan_cache_mode = force_generic_plan; \
-             set jit = off; set client_connection_check_interval = {}",
+             set client_connection_check_interval = {}; {READING}",
             statement_timeout.as_millis(),
             CHECK_INTERVAL.as_millis()
         );
