@@ -23,6 +23,8 @@ create table tidings.event (
 
     -- A partitioned table can only be unique together with its partition key.
     constraint event_pkey primary key (id, created_at),
+    -- Cursors begin at 0, which is no event.
+    constraint event_id_positive check (id > 0),
     -- An infinite time belongs to no day and has no anchor tag.
     constraint event_created_at_finite check (isfinite(created_at)),
     constraint event_topic_form check (

@@ -78,14 +78,14 @@ impl Frame {
         self.bytes.slice(if named { 0 } else { self.id_line }..)
     }
 
-    /// The size of the buffer in bytes.
-    pub fn len(&self) -> usize {
+    /// The size on the wire in bytes, with its `event:` line.
+    pub fn size(&self) -> usize {
         self.bytes.len()
     }
 
-    /// Whether there is nothing in it; a frame never is empty.
-    pub fn is_empty(&self) -> bool {
-        self.bytes.is_empty()
+    /// What it holds in memory, in bytes: the buffer, and the position beside it.
+    pub fn cost(&self) -> usize {
+        self.bytes.len() + self.position.as_ref().map_or(0, |text| text.len())
     }
 
     /// The cursor that the frame carries.

@@ -41,6 +41,13 @@ const MAINTAIN_EVERY: Duration = Duration::from_secs(600);
 /// at most; a tenth of the drain time when that is less.
 const GRACE_MAX: Duration = Duration::from_secs(2);
 
+/// How many write time-outs a client may take for one block. A socket that takes nothing at all ends after one;
+/// this ends those that take a byte now and then, and streams of HTTP/2 whose connection goes on.
+const STALLED_AFTER: u32 = 3;
+
+/// How often stalled streams are looked for.
+const REAP_EVERY: Duration = Duration::from_secs(1);
+
 /// Connections beside streams: requests that come and go.
 const OTHER_CONNECTIONS: usize = 1024;
 
@@ -150,6 +157,7 @@ impl Gateway {
             pool.clone(),
             turns.clone(),
             metrics.clone(),
+            status.clone(),
             Bounds {
                 stream_queue_bytes: limits.stream_queue_bytes,
                 replay_events: limits.replay,
@@ -185,15 +193,22 @@ impl Gateway {
         tasks.spawn(signals.run());
         tasks.spawn(maintain(database, config.retention, parts.clone()));
 
+        let directory = Directory::new(
+            limits.streams,
+            limits.streams_per_user,
+            limits.anonymous_per_address,
+        );
+        tasks.spawn(reap(
+            directory.clone(),
+            limits.write_timeout * STALLED_AFTER,
+            metrics.clone(),
+            parts.clone(),
+        ));
         let app = App {
             authority,
             origins: config.cors_origins.clone(),
             trusted_proxies: config.trusted_proxies.clone(),
-            directory: Directory::new(
-                limits.streams,
-                limits.streams_per_user,
-                limits.anonymous_per_address,
-            ),
+            directory,
             relay,
             metrics,
             limits: route::Limits {
@@ -246,7 +261,11 @@ impl Gateway {
 
     /// Resolves when a part has ended that never should, which is a fault of ours.
     pub async fn failed(&mut self) {
-        if let Some(Err(error)) = self.tasks.join_next().await {
+        let ended = tokio::select! {
+            Some(ended) = self.tasks.join_next() => ended,
+            Some(ended) = self.doors.join_next() => ended,
+        };
+        if let Err(error) = ended {
             tracing::error!(%error, "a part of the gateway has failed");
         }
     }
@@ -316,6 +335,18 @@ enum Unprepared {
     Schema(MigrateError),
 }
 
+/// A database that goes away in the middle is waited for like one that is not there yet.
+fn schema(error: MigrateError) -> Unprepared {
+    match error {
+        MigrateError::Postgres(error) | MigrateError::Failed { source: error, .. }
+            if error.is_closed() =>
+        {
+            Unprepared::Away(error.into())
+        }
+        error => Unprepared::Schema(error),
+    }
+}
+
 async fn prepare_once(
     database: &Database,
     mode: MigrateMode,
@@ -328,12 +359,12 @@ async fn prepare_once(
     match mode {
         MigrateMode::Auto => {
             let applied = migrate::migrate(session.client_mut()).await;
-            let applied = applied.map_err(Unprepared::Schema)?;
+            let applied = applied.map_err(schema)?;
             if !applied.is_empty() {
                 tracing::info!(migrations = ?applied, "schema brought up to date");
             }
         }
-        MigrateMode::Check => migrate::check(&session).await.map_err(Unprepared::Schema)?,
+        MigrateMode::Check => migrate::check(&session).await.map_err(schema)?,
         MigrateMode::Off => {}
     }
     let key = tickets::key(&session).await.map_err(Unprepared::Away)?;
@@ -342,6 +373,26 @@ async fn prepare_once(
         None => tracing::warn!("this database user may not read the key of tickets; none are sold"),
     }
     Ok(())
+}
+
+/// Cuts streams whose clients do not read, until cancelled.
+async fn reap(
+    directory: Arc<Directory>,
+    patience: Duration,
+    metrics: Arc<Metrics>,
+    cancel: CancellationToken,
+) {
+    while cancel
+        .run_until_cancelled(tokio::time::sleep(REAP_EVERY))
+        .await
+        .is_some()
+    {
+        let cut = directory.cut_stalled(patience);
+        if cut > 0 {
+            metrics.streams_cut.inc_by(cut as u64);
+            tracing::warn!(streams = cut, "streams cut: their clients took nothing");
+        }
+    }
 }
 
 /// Makes partitions ahead and trims old ones, until cancelled.

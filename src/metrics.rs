@@ -53,6 +53,8 @@ pub struct Metrics {
     replays: Family<Source, Counter>,
     resets: Family<Reason, Counter>,
     byes: Family<Reason, Counter>,
+    /// Streams that were cut because their clients took nothing.
+    pub streams_cut: Counter,
     /// 1 while the session that listens is up.
     pub listener_up: Gauge,
     /// 1 while the session that looks is up.
@@ -91,6 +93,7 @@ impl Metrics {
             replays: Family::default(),
             resets: Family::default(),
             byes: Family::default(),
+            streams_cut: Counter::default(),
             listener_up: Gauge::default(),
             tail_up: Gauge::default(),
             positions_too_long: Counter::default(),
@@ -146,6 +149,11 @@ impl Metrics {
             self.resets.clone(),
         );
         r.register("byes", "Streams that the gateway ended", self.byes.clone());
+        r.register(
+            "streams_cut",
+            "Streams cut because their clients took nothing",
+            self.streams_cut.clone(),
+        );
         r.register(
             "listener_up",
             "Whether the session that listens is up",

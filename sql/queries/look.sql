@@ -6,25 +6,39 @@
 --    crash transaction ids that left no trace are used again below xmax
 -- $5 most rows             $6 most bytes of data
 --
--- Finished transactions are picked out first, so that partitions are probed for those alone.
-with finished as materialized (
-    select array(
-        select x::xid8 from unnest($2::text[]) x
-        where pg_visible_in_snapshot(x::xid8, pg_current_snapshot())
-    ) as xids
+-- No estimate may choose another index than each branch is meant for: after a bulk commit the statistics hold
+-- one transaction for most of the log, and a leaf that was analyzed before its day began for empty. So each
+-- branch stands behind a fence and is ordered as its index is, and the session neither scans whole tables nor
+-- sorts what an index has in order. Transactions that were in progress are probed only once they have finished,
+-- and what this snapshot cannot see is walked over at most once, when its transaction is new.
+with now as materialized (
+    select pg_current_snapshot() as sees
+), finished as materialized (
+    select x::xid8 as xid from unnest($2::text[]) x
+    where pg_visible_in_snapshot(x::xid8, (select sees from now))
 ), found as materialized (
     select e.* from (
-        select id, xid, created_at, topic, type, data, bytes from tidings.event
-        where xid >= $1::text::xid8
+        select since.* from (
+            select id, xid, created_at, topic, type, data, bytes from tidings.event
+            where xid >= $1::text::xid8 and xid < (select pg_snapshot_xmax(sees) from now)
+            order by xid, id offset 0
+        ) since
         union all
-        select id, xid, created_at, topic, type, data, bytes from tidings.event
-        where xid = any ((select xids from finished)::xid8[])
+        select late.* from finished cross join lateral (
+            -- `between` and not `=`, beside which the primary key would have the order as well.
+            select id, xid, created_at, topic, type, data, bytes from tidings.event
+            where event.xid between finished.xid and finished.xid
+            order by xid, id limit $5::bigint + 1
+        ) late
         union all
-        select id, xid, created_at, topic, type, data, bytes from tidings.event
-        where $4::boolean and id > $3::bigint and xid < $1::text::xid8
-          and xid <> all ((select xids from finished)::xid8[])
+        select reused.* from (
+            select id, xid, created_at, topic, type, data, bytes from tidings.event
+            where $4::boolean and id > $3::bigint
+            order by id, created_at offset 0
+        ) reused
+        where xid < $1::text::xid8 and xid not in (select xid from finished)
     ) e
-    where pg_visible_in_snapshot(e.xid, pg_current_snapshot())
+    where pg_visible_in_snapshot(e.xid, (select sees from now))
     order by e.id
     limit $5::bigint + 1
 ), page as (
@@ -32,22 +46,34 @@ with finished as materialized (
            row_number() over (order by f.id) as place,
            sum(f.bytes) over (order by f.id) - f.bytes as bytes_before
     from found f
+), whole as materialized (
+    select count(*) as found, max(id) as newest from found
 )
-select pg_current_snapshot()::text as snapshot,
-       (select count(*) from found) as found,
+select now.sees::text as snapshot,
+       whole.found as found,
        newest.id as newest_id, newest.tag as newest_tag, own.tag as anchor_tag,
        floor.snapshot::text as floor_snapshot, floor.xid::text::bigint as floor_xid,
        floor.id as floor_id, floor.tag as floor_tag,
        null::bigint as id, null::bigint as xid, null::timestamptz as created_at,
        null::text as topic, null::text as type, null::text as data
-from tidings.floor
+from tidings.floor cross join now cross join whole
 left join lateral (
-    select e.id, tidings.tag(e.id, e.xid, e.created_at) as tag
-    from tidings.event e order by e.id desc limit 1
+    -- The newest event that this snapshot sees is the mark's or one that was found, unless more were found
+    -- than a page holds, or the history of the mark is gone. Only then the log is asked for its last:
+    -- that is a walk over all that open transactions have written behind it.
+    (select e.id, tidings.tag(e.id, e.xid, e.created_at) as tag
+     from tidings.event e
+     where e.id between greatest($3::bigint, whole.newest) and greatest($3::bigint, whole.newest)
+       and whole.found <= $5::bigint
+     order by e.id, e.created_at limit 1)
+    union all
+    (select e.id, tidings.tag(e.id, e.xid, e.created_at) as tag
+     from tidings.event e order by e.id desc, e.created_at desc limit 1)
+    limit 1
 ) newest on true
 left join lateral (
     select tidings.tag(e.id, e.xid, e.created_at) as tag
-    from tidings.event e where e.id = $3::bigint limit 1
+    from tidings.event e where e.id between $3::bigint and $3::bigint order by e.id, e.created_at limit 1
 ) own on true
 union all
 select null, null, null, null, null, null, null, null, null,

@@ -8,5 +8,5 @@ select pg_current_snapshot()::text as snapshot,
 from tidings.floor
 left join lateral (
     select e.id, tidings.tag(e.id, e.xid, e.created_at) as tag
-    from tidings.event e order by e.id desc limit 1
+    from tidings.event e order by e.id desc, e.created_at desc limit 1
 ) newest on true

@@ -11,23 +11,58 @@
 -- lies above every transaction whose commit survived, so above that of `from`'s own newest event: by that
 -- the third branch stays a short range of the index on (topic, xid, id). Where that event is trimmed,
 -- the range is the topic's whole.
-with found as materialized (
+--
+-- Of the transactions that were in progress most have written little or nothing: one probe fetches that,
+-- whatever its topics. Only one that wrote much is probed for each topic. Branches are held to their index as those of
+-- the look are, see there; topics are compared as rows with transactions, since beside `topic =` the index
+-- on (xid, id) would have the order as well.
+with target as materialized (
+    select $5::text::pg_snapshot as sees
+), wanted as materialized (
+    select distinct topic from unnest($1::text[]) as topic
+), unfinished as materialized (
+    select x::xid8 as xid from unnest($3::text[]) x
+), late as materialized (
+    select event.* from unfinished cross join lateral (
+        select id, xid, created_at, topic, type, data, bytes from tidings.event
+        where (event.xid, id) > (unfinished.xid, $6::bigint) and (event.xid, id) <= (unfinished.xid, $7::bigint)
+        order by xid, id limit 33
+    ) event
+    where pg_visible_in_snapshot(unfinished.xid, (select sees from target))
+), bulk as materialized (
+    select xid from late group by xid having count(*) > 32
+), found as materialized (
     select e.* from (
-        select id, xid, created_at, topic, type, data, bytes from tidings.event
-        where topic = any ($1::text[]) and xid = any ($3::text[]::xid8[])
-          and id > $6::bigint and id <= $7::bigint
+        select * from late
+        where topic = any ($1::text[]) and xid not in (select xid from bulk)
         union all
-        select id, xid, created_at, topic, type, data, bytes from tidings.event
-        where topic = any ($1::text[]) and xid >= $2::text::xid8
-          and id > $6::bigint and id <= $7::bigint
+        select of_bulk.* from bulk cross join wanted cross join lateral (
+            select id, xid, created_at, topic, type, data, bytes from tidings.event e
+            where (e.topic, e.xid, e.id) > (wanted.topic, bulk.xid, $6::bigint)
+              and (e.topic, e.xid, e.id) <= (wanted.topic, bulk.xid, $7::bigint)
+            order by topic, xid, id limit $8::bigint + 1
+        ) of_bulk
         union all
-        select id, xid, created_at, topic, type, data, bytes from tidings.event
-        where topic = any ($1::text[])
-          and xid > coalesce((select b.xid from tidings.event b where b.id = $4::bigint limit 1), '0'::xid8)
-          and xid < $2::text::xid8 and xid <> all ($3::text[]::xid8[])
-          and id > greatest($4::bigint, $6::bigint) and id <= $7::bigint
+        select since.* from wanted cross join lateral (
+            select id, xid, created_at, topic, type, data, bytes from tidings.event e
+            where (e.topic, e.xid) >= (wanted.topic, $2::text::xid8)
+              and (e.topic, e.xid) < (wanted.topic, (select pg_snapshot_xmax(sees) from target))
+              and id > $6::bigint and id <= $7::bigint
+            order by topic, xid, id offset 0
+        ) since
+        union all
+        select reused.* from wanted cross join lateral (
+            select id, xid, created_at, topic, type, data, bytes from tidings.event e
+            where (e.topic, e.xid) > (wanted.topic, coalesce((
+                      select b.xid from tidings.event b where b.id between $4::bigint and $4::bigint order by b.id, b.created_at limit 1
+                  ), '0'::xid8))
+              and (e.topic, e.xid) < (wanted.topic, $2::text::xid8)
+              and id > greatest($4::bigint, $6::bigint) and id <= $7::bigint
+            order by topic, xid, id offset 0
+        ) reused
+        where xid not in (select xid from unfinished)
     ) e
-    where pg_visible_in_snapshot(e.xid, $5::text::pg_snapshot)
+    where pg_visible_in_snapshot(e.xid, (select sees from target))
     order by e.id
     limit $8::bigint + 1
 ), page as (
@@ -46,11 +81,11 @@ select pg_current_snapshot()::text as snapshot,
 from tidings.floor
 left join lateral (
     select tidings.tag(e.id, e.xid, e.created_at) as tag
-    from tidings.event e where e.id = $11::bigint limit 1
+    from tidings.event e where e.id between $11::bigint and $11::bigint order by e.id, e.created_at limit 1
 ) newest on true
 left join lateral (
     select tidings.tag(e.id, e.xid, e.created_at) as tag
-    from tidings.event e where e.id = $10::bigint limit 1
+    from tidings.event e where e.id between $10::bigint and $10::bigint order by e.id, e.created_at limit 1
 ) own on true
 union all
 select null, null, null, null, null, null, null, null, null,

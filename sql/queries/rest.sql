@@ -6,27 +6,33 @@
 -- $7 snapshot of the look               $8 its newest id
 --
 -- Ids beyond the earlier mark's newest come straight off the primary key, a page at a time. Below it lie
--- only transactions that committed late, found by their transaction ids.
-with finished as materialized (
+-- only transactions that committed late, found by their transaction ids. Branches are held to their index
+-- as those of the look are; see there.
+with target as materialized (
+    select $7::text::pg_snapshot as sees
+), finished as materialized (
     select x::xid8 as xid from unnest($2::text[]) x
-    where pg_visible_in_snapshot(x::xid8, $7::text::pg_snapshot)
+    where pg_visible_in_snapshot(x::xid8, (select sees from target))
 ), found as materialized (
     select e.* from (
         (select id, xid, created_at, topic, type, data, bytes from tidings.event
          where id > greatest($3::bigint, $4::bigint) and id <= $8::bigint
-           and pg_visible_in_snapshot(xid, $7::text::pg_snapshot)
-         order by id limit $5::bigint + 1)
+           and pg_visible_in_snapshot(xid, (select sees from target))
+         order by id, created_at limit $5::bigint + 1)
         union all
         select late.* from finished cross join lateral (
             select id, xid, created_at, topic, type, data, bytes from tidings.event
-            where event.xid = finished.xid and id > $4::bigint and id <= $3::bigint
-            order by id limit $5::bigint + 1
+            where (event.xid, id) > (finished.xid, $4::bigint) and (event.xid, id) <= (finished.xid, $3::bigint)
+            order by xid, id limit $5::bigint + 1
         ) late
         union all
-        (select id, xid, created_at, topic, type, data, bytes from tidings.event
-         where xid >= $1::text::xid8 and id > $4::bigint and id <= $3::bigint
-           and pg_visible_in_snapshot(xid, $7::text::pg_snapshot)
-         order by id limit $5::bigint + 1)
+        select since.* from (
+            select id, xid, created_at, topic, type, data, bytes from tidings.event
+            where xid >= $1::text::xid8 and xid < (select pg_snapshot_xmax(sees) from target)
+              and id > $4::bigint and id <= $3::bigint
+            order by xid, id offset 0
+        ) since
+        where pg_visible_in_snapshot(xid, (select sees from target))
     ) e
     order by e.id
     limit $5::bigint + 1
@@ -46,7 +52,7 @@ select pg_current_snapshot()::text as snapshot,
 from tidings.floor
 left join lateral (
     select tidings.tag(e.id, e.xid, e.created_at) as tag
-    from tidings.event e where e.id = $8::bigint limit 1
+    from tidings.event e where e.id between $8::bigint and $8::bigint order by e.id, e.created_at limit 1
 ) own on true
 union all
 select null, null, null, null, null, null, null, null, null,

@@ -4,11 +4,33 @@
 -- $1 xmax of its first mark    $2 its transactions in progress    $3 its newest id
 -- $4 its snapshot              $5 snapshot of its second mark, or null    $6 the id sent of that
 -- $7 id of its anchor          $8 count at most
-with missed as (
-    select from tidings.event e
-    where (e.xid >= $1::text::xid8 or e.xid = any ($2::text[]::xid8[]) or e.id > $3::bigint)
-      and not (e.id <= $3::bigint and pg_visible_in_snapshot(e.xid, $4::text::pg_snapshot))
-      and not coalesce(e.id <= $6::bigint and pg_visible_in_snapshot(e.xid, $5::text::pg_snapshot), false)
+--
+-- The branches are those of the look; see there.
+with first as materialized (
+    select $4::text::pg_snapshot as sees
+), second as materialized (
+    select $5::text::pg_snapshot as sees
+), unfinished as materialized (
+    select x::xid8 as xid from unnest($2::text[]) x
+), missed as (
+    select from (
+        select since.id, since.xid from (
+            select id, xid from tidings.event where xid >= $1::text::xid8 order by xid, id offset 0
+        ) since
+        union all
+        select late.id, late.xid from unfinished cross join lateral (
+            select id, xid from tidings.event
+            where event.xid between unfinished.xid and unfinished.xid
+            order by xid, id offset 0
+        ) late
+        union all
+        select reused.id, reused.xid from (
+            select id, xid from tidings.event where id > $3::bigint order by id, created_at offset 0
+        ) reused
+        where xid < $1::text::xid8 and xid not in (select xid from unfinished)
+    ) e
+    where not (e.id <= $3::bigint and pg_visible_in_snapshot(e.xid, (select sees from first)))
+      and not coalesce(e.id <= $6::bigint and pg_visible_in_snapshot(e.xid, (select sees from second)), false)
     limit $8::bigint
 )
 select pg_current_snapshot()::text as snapshot,
@@ -20,9 +42,9 @@ select pg_current_snapshot()::text as snapshot,
 from tidings.floor
 left join lateral (
     select e.id, e.created_at, tidings.tag(e.id, e.xid, e.created_at) as tag
-    from tidings.event e order by e.id desc limit 1
+    from tidings.event e order by e.id desc, e.created_at desc limit 1
 ) newest on true
 left join lateral (
     select e.created_at, tidings.tag(e.id, e.xid, e.created_at) as tag
-    from tidings.event e where e.id = $7::bigint limit 1
+    from tidings.event e where e.id between $7::bigint and $7::bigint order by e.id, e.created_at limit 1
 ) own on true

@@ -4,11 +4,17 @@
 //! A silent socket, a head that trickles in and a peer that stops reading each meet a deadline;
 //! connections are counted; and closing waits for open responses, for as long as it is told to.
 
+use std::convert::Infallible;
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
-use hyper::body::Incoming;
+use bytes::Bytes;
+use hyper::body::{Frame, Incoming, SizeHint};
+use hyper::http::request::Parts;
 use hyper::rt::Executor;
 use hyper::service::service_fn;
 use hyper::{Request, Response};
@@ -20,7 +26,6 @@ use tokio_util::task::TaskTracker;
 
 use super::body::Body;
 use super::io::{Io, Version};
-use super::stall;
 
 /// A pause after the listener could not accept, which means that descriptors have run out.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -31,6 +36,26 @@ const PING_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// What HTTP/2 buffers for a stream: a frame or two, since the queue of the stream lies behind it.
 const H2_SEND_BYTES: usize = 64 << 10;
+
+tokio::task_local! {
+    /// Ends the task in which a request is answered: a connection of HTTP/1, a stream of HTTP/2.
+    static CUT: CancellationToken;
+}
+
+/// What ends the answer to this request at once, whatever its client does.
+pub(super) fn cut(request: &Parts) -> CancellationToken {
+    let cut = request.extensions.get::<CancellationToken>();
+    cut.cloned().unwrap_or_default()
+}
+
+/// Runs a task until it ends or is cut.
+async fn until_cut(task: impl Future) {
+    let cut = CancellationToken::new();
+    tokio::select! {
+        () = cut.cancelled() => {}
+        _ = CUT.scope(cut.clone(), task) => {}
+    }
+}
 
 /// Answers requests.
 pub trait Handler: Send + Sync + 'static {
@@ -105,7 +130,7 @@ pub async fn serve<H: Handler>(
             let hard = connection.closing.hard.clone();
             tokio::select! {
                 () = hard.cancelled() => {}
-                () = connection.run(stream) => {}
+                () = until_cut(connection.run(stream)) => {}
             }
         });
     }
@@ -144,11 +169,8 @@ impl<H: Handler> Connection<H> {
     }
 
     async fn one(self, io: Io) -> hyper::Result<()> {
-        let (handler, peer) = (self.handler, self.peer);
-        let service = service_fn(move |request| {
-            let handler = handler.clone();
-            async move { Ok::<_, std::convert::Infallible>(handler.handle(peer, request).await) }
-        });
+        let answers = Answers::new(self.handler, self.peer);
+        let service = service_fn(|request| answers.answer(request));
         let mut builder = hyper::server::conn::http1::Builder::new();
         builder
             .timer(TokioTimer::new())
@@ -165,15 +187,11 @@ impl<H: Handler> Connection<H> {
     }
 
     async fn two(self, io: Io) -> hyper::Result<()> {
-        let (handler, peer) = (self.handler, self.peer);
-        let service = service_fn(move |request| {
-            let handler = handler.clone();
-            async move { Ok::<_, std::convert::Infallible>(handler.handle(peer, request).await) }
-        });
+        let answers = Answers::new(self.handler, self.peer);
+        let service = service_fn(|request| answers.answer(request));
         let mut builder = hyper::server::conn::http2::Builder::new(Tracked {
             tasks: self.tasks,
             hard: self.closing.hard.clone(),
-            write_timeout: self.bounds.write_timeout,
         });
         builder
             .timer(TokioTimer::new())
@@ -186,9 +204,84 @@ impl<H: Handler> Connection<H> {
         let mut connection = std::pin::pin!(connection);
         tokio::select! {
             result = &mut connection => return result,
-            () = self.closing.graceful.cancelled() => connection.as_mut().graceful_shutdown(),
+            () = self.closing.graceful.cancelled() => {}
+            // HTTP/1 has its time-out for the next head; here nothing else ends an idle connection.
+            () = answers.idle(self.bounds.head_timeout) => {}
         }
+        connection.as_mut().graceful_shutdown();
         connection.await
+    }
+}
+
+/// Answers the requests of one connection, and knows when there are none.
+struct Answers<H> {
+    handler: Arc<H>,
+    peer: SocketAddr,
+    /// Responses whose bodies are still there, each with one of these.
+    open: Arc<()>,
+    begun: Arc<AtomicUsize>,
+}
+
+impl<H: Handler> Answers<H> {
+    fn new(handler: Arc<H>, peer: SocketAddr) -> Self {
+        Self {
+            handler,
+            peer,
+            open: Arc::new(()),
+            begun: Arc::default(),
+        }
+    }
+
+    fn answer(
+        &self,
+        mut request: Request<Incoming>,
+    ) -> impl Future<Output = Result<Response<Open>, Infallible>> + use<H> {
+        let (handler, peer) = (self.handler.clone(), self.peer);
+        let open = self.open.clone();
+        self.begun.fetch_add(1, Ordering::Relaxed);
+        async move {
+            request.extensions_mut().insert(CUT.with(Clone::clone));
+            let response = handler.handle(peer, request).await;
+            Ok(response.map(|body| Open { body, _open: open }))
+        }
+    }
+
+    /// Resolves when nothing has been asked for so long, and no answer is open.
+    async fn idle(&self, patience: Duration) {
+        loop {
+            let begun = self.begun.load(Ordering::Relaxed);
+            tokio::time::sleep(patience).await;
+            let quiet = begun == self.begun.load(Ordering::Relaxed);
+            if quiet && Arc::strong_count(&self.open) == 1 {
+                return;
+            }
+        }
+    }
+}
+
+/// A body that counts as open while it lives.
+struct Open {
+    body: Body,
+    _open: Arc<()>,
+}
+
+impl hyper::body::Body for Open {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        Pin::new(&mut self.get_mut().body).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
     }
 }
 
@@ -203,12 +296,11 @@ fn prepare(stream: &TcpStream, write_timeout: Duration) -> std::io::Result<()> {
     socket.set_keepalive(true)
 }
 
-/// Runs the tasks of HTTP/2 streams where their end is awaited, and ends those that stall.
+/// Runs the tasks of HTTP/2 streams where their end is awaited.
 #[derive(Clone)]
 struct Tracked {
     tasks: TaskTracker,
     hard: CancellationToken,
-    write_timeout: Duration,
 }
 
 impl<F> Executor<F> for Tracked
@@ -217,11 +309,11 @@ where
     F::Output: Send,
 {
     fn execute(&self, task: F) {
-        let (hard, write_timeout) = (self.hard.clone(), self.write_timeout);
+        let hard = self.hard.clone();
         self.tasks.spawn(async move {
             tokio::select! {
                 () = hard.cancelled() => {}
-                () = stall::watch(task, write_timeout) => {}
+                () = until_cut(task) => {}
             }
         });
     }

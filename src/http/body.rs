@@ -1,7 +1,6 @@
 //! Bodies of responses: one block of bytes, or a stream of events.
 
 use std::pin::Pin;
-use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
@@ -9,12 +8,11 @@ use http_body_util::Full;
 use hyper::body::{Body as HttpBody, Frame, SizeHint};
 use prometheus_client::metrics::gauge::Gauge;
 
-use super::stall::Progress;
 use crate::hub::Seat;
 use crate::relay::Feed;
 
-/// How much HTTP/2 is handed at once, in bytes: a peer on a slow line has the whole write timeout for
-/// this much, and not for a large event.
+/// How much is handed to the writer at once, in bytes: a client on a slow line has its time for this
+/// much, and not for a large event.
 const SLICE_BYTES: usize = 16 << 10;
 
 /// What a response carries.
@@ -28,12 +26,10 @@ pub enum Body {
 /// An open stream: its bytes, its seat, its place in the count.
 pub struct Events {
     feed: Feed,
-    _seat: Seat,
-    open: Gauge,
-    /// Watched over HTTP/2 only: over HTTP/1.1 the connection itself is.
-    progress: Option<Arc<Progress>>,
     /// What is left of a block.
     rest: Bytes,
+    seat: Seat,
+    open: Gauge,
 }
 
 impl Events {
@@ -42,30 +38,23 @@ impl Events {
         open.inc();
         Self {
             feed,
-            _seat: seat,
-            open,
-            progress: Progress::current(),
             rest: Bytes::new(),
+            seat,
+            open,
         }
     }
-}
 
-impl Events {
     fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Bytes>> {
-        let Some(progress) = &self.progress else {
-            return self.feed.poll_next(cx);
-        };
         if self.rest.is_empty() {
             match self.feed.poll_next(cx) {
                 Poll::Ready(Some(block)) => self.rest = block,
-                Poll::Ready(None) => return Poll::Ready(None),
-                Poll::Pending => {
-                    progress.waits();
-                    return Poll::Pending;
+                end_or_pending => {
+                    self.seat.asked(false);
+                    return end_or_pending;
                 }
             }
         }
-        progress.handed_out();
+        self.seat.asked(true);
         let slice = self.rest.split_to(self.rest.len().min(SLICE_BYTES));
         Poll::Ready(Some(slice))
     }

@@ -18,7 +18,7 @@ use super::body::{Body, Events};
 use super::problem::{Problem, common_headers};
 use super::query::Query;
 use super::route::App;
-use super::{address, presented};
+use super::{accept, address, presented};
 use crate::auth::{Identity, Refusal};
 use crate::frame::Bye;
 use crate::hub::directory::Guest;
@@ -32,16 +32,16 @@ pub(crate) fn events(
     request: &Parts,
 ) -> Result<Response<Body>, Problem> {
     let query = Query::parse(request.uri.query())?;
+    let since = since(&request.headers, &query)?;
     let presented = presented::presented(request, query.one("ticket")?)?;
     let identity = match app.authority.identify(&presented, Timestamp::now()) {
         Err(Refusal::TicketsUnavailable) => {
-            let bye = Feed::bye(&app.relay, Bye::Unavailable);
+            let bye = Feed::bye(&app.relay, Bye::Unavailable, &since);
             return Ok(stream(Body::Full(Full::new(bye))));
         }
         identity => identity?,
     };
     let (topics, denied) = choose_topics(&query, &identity, app.limits.topics_per_stream)?;
-    let since = since(&request.headers, &query)?;
     let named = match query.one("named")? {
         None | Some("0") => false,
         Some("1") => true,
@@ -50,23 +50,10 @@ pub(crate) fn events(
     if request.method == Method::HEAD {
         return Ok(stream(Body::Full(Full::default())));
     }
-    let client = address::client(peer.ip(), &request.headers, &app.trusted_proxies);
-    let (guest, label): (Guest, Arc<str>) = match identity.user() {
-        Some(user) => (
-            Guest::User(user.into()),
-            format!("{user} at {client}").into(),
-        ),
-        None => {
-            let key = address::limit_key(client).to_string();
-            (Guest::Address(key.into()), client.to_string().into())
-        }
-    };
-    let user = match &guest {
-        Guest::User(user) => Some(user.clone()),
-        Guest::Address(_) => None,
-    };
-    let Ok(seat) = app.directory.take(guest) else {
-        let bye = Feed::bye(&app.relay, Bye::Overload);
+    let (guest, label) = guest(app, peer, request, &identity);
+    let cut = accept::cut(request);
+    let Ok(seat) = app.directory.take(guest.clone(), cut) else {
+        let bye = Feed::bye(&app.relay, Bye::Overload, &since);
         return Ok(stream(Body::Full(Full::new(bye))));
     };
     let feed = Feed::open(
@@ -77,12 +64,32 @@ pub(crate) fn events(
             since,
             named,
             expires: identity.expires_at().map(deadline),
-            user,
+            guest,
             label,
         },
     );
     let open = app.metrics.streams("hyper");
     Ok(stream(Body::Events(Events::new(feed, seat, open))))
+}
+
+/// Who asks, as limits count it, and as logs call it.
+pub(crate) fn guest(
+    app: &App,
+    peer: SocketAddr,
+    request: &Parts,
+    identity: &Identity,
+) -> (Guest, Arc<str>) {
+    let client = address::client(peer.ip(), &request.headers, &app.trusted_proxies);
+    match identity.user() {
+        Some(user) => (
+            Guest::User(user.into()),
+            format!("{user} at {client}").into(),
+        ),
+        None => {
+            let key = address::limit_key(client).to_string();
+            (Guest::Address(key.into()), client.to_string().into())
+        }
+    }
 }
 
 /// The topics that are asked for, or the caller's own: those that may be read, each once, and the

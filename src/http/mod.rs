@@ -13,6 +13,5 @@ pub mod publish;
 mod query;
 mod read_body;
 pub mod route;
-mod stall;
 pub mod sync;
 pub mod tickets;

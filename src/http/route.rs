@@ -87,7 +87,7 @@ impl Handler for App {
             ("/v1/events", &Method::GET | &Method::HEAD) => events(&self, peer, &request),
             ("/v1/events", &Method::POST) => publish(&self, &request, body).await,
             ("/v1/tickets", &Method::POST) => tickets(&self, &request),
-            ("/v1/sync", &Method::GET | &Method::HEAD) => sync(&self, &request).await,
+            ("/v1/sync", &Method::GET | &Method::HEAD) => sync(&self, peer, &request).await,
             _ => Err(Problem::MethodNotAllowed(methods)),
         };
         let mut response = answer.unwrap_or_else(|problem| plain(problem.into_response()));

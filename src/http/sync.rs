@@ -2,13 +2,15 @@
 //!
 //! The answer is one JSON object. State and payloads pass through as Postgres wrote them.
 
+use std::net::SocketAddr;
+
 use hyper::header::{self, HeaderValue};
 use hyper::http::request::Parts;
 use hyper::{Method, Response, StatusCode};
 use jiff::Timestamp;
 
 use super::body::Body;
-use super::events::{choose_topics, plain};
+use super::events::{choose_topics, guest, plain};
 use super::presented;
 use super::problem::{Problem, common_headers};
 use super::query::Query;
@@ -22,7 +24,11 @@ use crate::relay::sync::{Answer, Failure, Question};
 const PAGE_USUAL: usize = 200;
 
 /// Answers a sync.
-pub(crate) async fn sync(app: &App, request: &Parts) -> Result<Response<Body>, Problem> {
+pub(crate) async fn sync(
+    app: &App,
+    peer: SocketAddr,
+    request: &Parts,
+) -> Result<Response<Body>, Problem> {
     let query = Query::parse(request.uri.query())?;
     let presented = presented::presented(request, None)?;
     let identity = app.authority.identify(&presented, Timestamp::now())?;
@@ -41,7 +47,7 @@ pub(crate) async fn sync(app: &App, request: &Parts) -> Result<Response<Body>, P
             Some(_) => return Err(Problem::BadRequest("state is yes or no.")),
         },
         claims: identity.claims().to_owned(),
-        user: identity.user().map(Into::into),
+        guest: guest(app, peer, request, &identity).0,
     };
     if request.method == Method::HEAD {
         return Ok(json(StatusCode::OK, String::new()));

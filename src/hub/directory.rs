@@ -1,10 +1,13 @@
-//! The directory: how many streams each user and each address has open, in concurrent maps, so
-//! that one of them cannot take the place of all.
+//! The directory: every open stream, in concurrent maps. It counts what each user and each address
+//! has open, so that one of them cannot take the place of all, and finds the streams whose clients
+//! have stopped reading, whatever they are sent through.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
 use dashmap::DashMap;
+use tokio_util::sync::CancellationToken;
 
 /// Who takes a seat.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -24,14 +27,26 @@ pub enum Full {
     Guest,
 }
 
-/// Counts open streams.
+/// The open streams.
 #[derive(Debug)]
 pub struct Directory {
-    seats: DashMap<Guest, usize>,
+    guests: DashMap<Guest, usize>,
+    streams: DashMap<u64, Arc<Vital>>,
+    next: AtomicU64,
     taken: AtomicUsize,
+    start: Instant,
     limit: usize,
     per_user: usize,
     per_address: usize,
+}
+
+/// Whether a stream's client reads, and how to end it when it does not.
+#[derive(Debug)]
+struct Vital {
+    /// When something was handed to be written and nothing has been asked for since, in milliseconds
+    /// after the start, plus one; 0 while the writer waits for the stream.
+    handed: AtomicU64,
+    cut: CancellationToken,
 }
 
 /// One open stream's place; dropping it frees the place.
@@ -39,22 +54,28 @@ pub struct Directory {
 pub struct Seat {
     directory: Arc<Directory>,
     guest: Guest,
+    number: u64,
+    vital: Arc<Vital>,
 }
 
 impl Directory {
     /// An empty directory with its limits: in all, for each user, for each anonymous address.
     pub fn new(limit: usize, per_user: usize, per_address: usize) -> Arc<Self> {
         Arc::new(Self {
-            seats: DashMap::new(),
+            guests: DashMap::new(),
+            streams: DashMap::new(),
+            next: AtomicU64::new(0),
             taken: AtomicUsize::new(0),
+            start: Instant::now(),
             limit,
             per_user,
             per_address,
         })
     }
 
-    /// Takes a seat, or tells which limit forbids it. Open streams are never cut for new ones.
-    pub fn take(self: &Arc<Self>, guest: Guest) -> Result<Seat, Full> {
+    /// Takes a seat, or tells which limit forbids it. Open streams are never cut for new ones; `cut`
+    /// ends the stream when its client does not read.
+    pub fn take(self: &Arc<Self>, guest: Guest, cut: CancellationToken) -> Result<Seat, Full> {
         if self.taken.fetch_add(1, Ordering::Relaxed) >= self.limit {
             self.taken.fetch_sub(1, Ordering::Relaxed);
             return Err(Full::Gateway);
@@ -64,7 +85,7 @@ impl Directory {
             Guest::Address(_) => self.per_address,
         };
         {
-            let mut seats = self.seats.entry(guest.clone()).or_insert(0);
+            let mut seats = self.guests.entry(guest.clone()).or_insert(0);
             if *seats >= most {
                 drop(seats);
                 self.taken.fetch_sub(1, Ordering::Relaxed);
@@ -72,9 +93,18 @@ impl Directory {
             }
             *seats += 1;
         }
+        let number = self.next.fetch_add(1, Ordering::Relaxed);
+        let vital = Arc::new(Vital {
+            // Its head has been handed out, and nobody has asked for more.
+            handed: AtomicU64::new(self.now()),
+            cut,
+        });
+        self.streams.insert(number, vital.clone());
         Ok(Seat {
             directory: self.clone(),
             guest,
+            number,
+            vital,
         })
     }
 
@@ -82,15 +112,43 @@ impl Directory {
     pub fn taken(&self) -> usize {
         self.taken.load(Ordering::Relaxed)
     }
+
+    /// Cuts the streams that have taken nothing for this long although something waits, and returns
+    /// how many.
+    pub fn cut_stalled(&self, patience: Duration) -> usize {
+        let before = self.now().saturating_sub(patience.as_millis() as u64);
+        let mut cut = 0;
+        for stream in &self.streams {
+            let handed = stream.handed.load(Ordering::Relaxed);
+            if handed != 0 && handed < before && !stream.cut.is_cancelled() {
+                stream.cut.cancel();
+                cut += 1;
+            }
+        }
+        cut
+    }
+
+    fn now(&self) -> u64 {
+        self.start.elapsed().as_millis() as u64 + 1
+    }
+}
+
+impl Seat {
+    /// Notes that the writer has asked for more, and whether it got something.
+    pub fn asked(&self, got: bool) {
+        let handed = if got { self.directory.now() } else { 0 };
+        self.vital.handed.store(handed, Ordering::Relaxed);
+    }
 }
 
 impl Drop for Seat {
     fn drop(&mut self) {
-        let seats = &self.directory.seats;
-        if let Some(mut taken) = seats.get_mut(&self.guest) {
+        self.directory.streams.remove(&self.number);
+        let guests = &self.directory.guests;
+        if let Some(mut taken) = guests.get_mut(&self.guest) {
             *taken -= 1;
         }
-        seats.remove_if(&self.guest, |_, taken| *taken == 0);
+        guests.remove_if(&self.guest, |_, taken| *taken == 0);
         self.directory.taken.fetch_sub(1, Ordering::Relaxed);
     }
 }
@@ -99,25 +157,44 @@ impl Drop for Seat {
 mod tests {
     use super::*;
 
+    fn take(directory: &Arc<Directory>, guest: &Guest) -> Result<Seat, Full> {
+        directory.take(guest.clone(), CancellationToken::new())
+    }
+
     #[test]
     fn seats_are_bounded_and_come_back() {
         let directory = Directory::new(3, 2, 1);
         let user = Guest::User("42".into());
         let address = Guest::Address("127.0.0.1".into());
-        let first = directory.take(user.clone()).expect("a seat");
-        let _second = directory.take(user.clone()).expect("a seat");
-        assert_eq!(directory.take(user.clone()).err(), Some(Full::Guest));
-        let _third = directory.take(address.clone()).expect("a seat");
-        assert_eq!(directory.take(address).err(), Some(Full::Gateway));
+        let first = take(&directory, &user).expect("a seat");
+        let _second = take(&directory, &user).expect("a seat");
+        assert_eq!(take(&directory, &user).err(), Some(Full::Guest));
+        let _third = take(&directory, &address).expect("a seat");
+        assert_eq!(take(&directory, &address).err(), Some(Full::Gateway));
         drop(first);
         assert_eq!(directory.taken(), 2);
-        directory.take(user).expect("the seat came back");
+        take(&directory, &user).expect("the seat came back");
     }
 
     #[test]
     fn nothing_is_kept_of_those_who_left() {
         let directory = Directory::new(10, 2, 1);
-        drop(directory.take(Guest::User("42".into())).expect("a seat"));
-        assert!(directory.seats.is_empty());
+        drop(take(&directory, &Guest::User("42".into())).expect("a seat"));
+        assert!(directory.guests.is_empty() && directory.streams.is_empty());
+    }
+
+    #[test]
+    fn who_takes_nothing_is_cut_and_who_waits_for_the_stream_is_not() {
+        let directory = Directory::new(10, 10, 1);
+        let user = Guest::User("42".into());
+        let [deaf, waiting] = [(); 2].map(|()| take(&directory, &user).expect("a seat"));
+        waiting.asked(true);
+        waiting.asked(false);
+        assert_eq!(directory.cut_stalled(Duration::from_secs(60)), 0);
+        while directory.cut_stalled(Duration::ZERO) == 0 {
+            std::thread::yield_now();
+        }
+        assert!(deaf.vital.cut.is_cancelled());
+        assert!(!waiting.vital.cut.is_cancelled());
     }
 }

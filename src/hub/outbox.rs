@@ -41,7 +41,7 @@ pub(crate) struct Queued {
 
 impl Queued {
     pub(crate) fn new(frame: Frame, number: u64, budget: Arc<Budget>) -> Arc<Self> {
-        budget.0.fetch_add(frame.len(), Ordering::Relaxed);
+        budget.0.fetch_add(frame.cost(), Ordering::Relaxed);
         Arc::new(Self {
             frame,
             number,
@@ -52,7 +52,9 @@ impl Queued {
 
 impl Drop for Queued {
     fn drop(&mut self) {
-        self.budget.0.fetch_sub(self.frame.len(), Ordering::Relaxed);
+        self.budget
+            .0
+            .fetch_sub(self.frame.cost(), Ordering::Relaxed);
     }
 }
 
@@ -146,7 +148,7 @@ impl Outbox {
         if state.closed || state.phase == Phase::Ending {
             return Appended::Refused;
         }
-        let size = frame.frame.len();
+        let size = frame.frame.size();
         if !state.queue.is_empty() && state.bytes + size > self.0.limit_bytes {
             return Appended::Full;
         }
@@ -212,10 +214,12 @@ impl Outbox {
 
     /// The number of the oldest frame that waits, if any.
     pub(crate) fn oldest(&self) -> Option<u64> {
-        match self.0.lock().queue.front() {
-            Some(Item::Frame(frame)) => Some(frame.number),
-            _ => None,
-        }
+        let state = self.0.lock();
+        // A beat may stand before it.
+        state.queue.iter().find_map(|item| match item {
+            Item::Frame(frame) => Some(frame.number),
+            Item::Beat(..) | Item::Bye(_) => None,
+        })
     }
 }
 
@@ -268,7 +272,7 @@ impl State {
     fn take(&mut self, named: bool) -> Option<Bytes> {
         match self.queue.pop_front()? {
             Item::Frame(queued) => {
-                self.bytes -= queued.frame.len();
+                self.bytes -= queued.frame.size();
                 if let Some(position) = queued.frame.position() {
                     self.held = Some(position.clone());
                 }
@@ -293,5 +297,24 @@ impl Drop for Outlet {
         state.bytes = 0;
         state.attempt = None;
         state.writer = None;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_frame_behind_a_beat_is_found_by_who_sheds() {
+        let (outbox, mut outlet) = outbox(1 << 20, false);
+        outlet.go_live(None);
+        let mut cx = Context::from_waker(Waker::noop());
+        assert!(outlet.poll_next(&mut cx).is_pending());
+        outbox.beat(&Bytes::from_static(b"beat"), None);
+        assert_eq!(outbox.oldest(), None);
+        let frame = Queued::new(Frame::numbered("1", "{}"), 7, Arc::default());
+        let (attempt, _) = Attempt::new();
+        outbox.append(&frame, &attempt);
+        assert_eq!(outbox.oldest(), Some(7));
     }
 }

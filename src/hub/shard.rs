@@ -7,7 +7,7 @@
 //! before those of a frame with many.
 
 use std::collections::VecDeque;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::task::Waker;
 use std::time::{Duration, Instant};
 
@@ -74,14 +74,43 @@ pub enum Command {
 #[derive(Clone, Debug)]
 pub struct Attempt(Arc<oneshot::Sender<()>>);
 
-/// Resolves once a slice has been tried by everyone.
-pub type Tried = oneshot::Receiver<()>;
+/// The other end of an attempt.
+#[derive(Debug)]
+pub struct Tried {
+    /// Its end is an error by design: the last holder has let go.
+    over: oneshot::Receiver<()>,
+    held: Weak<oneshot::Sender<()>>,
+}
+
+impl Tried {
+    /// Whether everyone has tried.
+    pub fn is_over(&mut self) -> bool {
+        self.over.try_recv() != Err(oneshot::error::TryRecvError::Empty)
+    }
+
+    /// Waits until everyone has tried, or until nobody has for as long as `patience`.
+    pub async fn over(&mut self, patience: Duration) {
+        let mut left = self.held.strong_count();
+        while tokio::time::timeout(patience, &mut self.over)
+            .await
+            .is_err()
+        {
+            let now = self.held.strong_count();
+            if now >= left {
+                return;
+            }
+            left = now;
+        }
+    }
+}
 
 impl Attempt {
-    /// A new attempt and the way to await its end; the receiver's error is that end.
+    /// A new attempt and the way to await its end.
     pub fn new() -> (Self, Tried) {
-        let (sender, tried) = oneshot::channel();
-        (Self(Arc::new(sender)), tried)
+        let (sender, over) = oneshot::channel();
+        let attempt = Self(Arc::new(sender));
+        let held = Arc::downgrade(&attempt.0);
+        (attempt, Tried { over, held })
     }
 
     pub(crate) fn same(&self, other: &Self) -> bool {

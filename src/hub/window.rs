@@ -116,7 +116,7 @@ impl Window {
         let number = state.next_page;
         state.next_page += 1;
         for entry in &entries {
-            state.bytes += entry.frame.len() + ENTRY_BYTES;
+            state.bytes += entry.frame.cost() + ENTRY_BYTES;
             state
                 .tags
                 .insert(entry.id, Tag::of(entry.id, entry.xid, entry.at));
@@ -203,7 +203,7 @@ impl State {
         while self.pages.front().is_some_and(|page| page.to == oldest) {
             let page = self.pages.pop_front().expect("it was just seen");
             for entry in page.entries {
-                self.bytes -= entry.frame.len() + ENTRY_BYTES;
+                self.bytes -= entry.frame.cost() + ENTRY_BYTES;
                 self.tags.remove(&entry.id);
                 let list = self
                     .by_topic

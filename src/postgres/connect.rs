@@ -31,6 +31,15 @@ const USER_TIMEOUT: Duration = Duration::from_secs(10);
 /// client has gone, its query ends within this time.
 pub(crate) const CHECK_INTERVAL: Duration = Duration::from_millis(250);
 
+/// What a session that reads the log is set to, so that its statements run as they were written, whatever
+/// the statistics say. Generic plans, because a custom one plans every partition anew for every
+/// statement; not compiled, because compiling one takes longer than a thousand looks. Such a plan is
+/// made once and kept, while the log grows under it from nothing to millions of rows: it may neither
+/// scan a partition nor sort where an index has the order, however small the partition was.
+pub const READING: &str = "set plan_cache_mode = force_generic_plan; set jit = off; \
+     set enable_seqscan = off; set enable_bitmapscan = off; set enable_sort = off; \
+     set timezone = 'UTC'";
+
 /// A socket with TLS around it where the address asks for it.
 type Tls = <MakeRustlsConnect as MakeTlsConnect<Socket>>::Stream;
 
@@ -140,7 +149,7 @@ impl Database {
             let _ = connection.await;
         });
         let session = Session { client, driver };
-        refuse_standby(&session).await?;
+        in_time(refuse_standby(&session)).await?;
         Ok(session)
     }
 
@@ -150,7 +159,9 @@ impl Database {
         &self,
         name: &str,
     ) -> Result<(Client, Connection<Socket, Tls>), ConnectError> {
-        Ok(self.named(name).connect(self.tls.clone()).await?)
+        // The driver bounds reaching the socket, but not what is said on it.
+        let named = self.named(name);
+        in_time(async { Ok(named.connect(self.tls.clone()).await?) }).await
     }
 
     /// A pool of sessions named `tidings/pool`, opened when first needed; waiting for one ends
@@ -165,8 +176,7 @@ impl Database {
         );
         let settings = format!(
             "set statement_timeout = {}; set idle_in_transaction_session_timeout = '10s'; \
-             set timezone = 'UTC'; set plan_cache_mode = force_generic_plan; \
-             set jit = off; set client_connection_check_interval = {}",
+             set client_connection_check_interval = {}; {READING}",
             statement_timeout.as_millis(),
             CHECK_INTERVAL.as_millis()
         );
@@ -196,6 +206,13 @@ impl Database {
         let mut config = self.config.clone();
         config.application_name(format!("tidings/{name}"));
         config
+    }
+}
+
+async fn in_time<T>(act: impl Future<Output = Result<T, ConnectError>>) -> Result<T, ConnectError> {
+    match tokio::time::timeout(CONNECT_TIMEOUT, act).await {
+        Ok(result) => result,
+        Err(_) => Err(ConnectError::Lost("the database does not answer")),
     }
 }
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio_postgres::Statement;
 use tokio_postgres::types::ToSql;
 
-use super::connect::{ConnectError, Database, Session};
+use super::connect::{ConnectError, Database, READING, Session};
 use super::page::{Head, Page, in_progress, read_head};
 use crate::cursor::Mark;
 
@@ -32,12 +32,9 @@ impl Tail {
     pub async fn open(database: &Database) -> Result<Self, ConnectError> {
         let opened = within(async {
             let session = database.session("tail").await?;
-            // Generic plans, because a custom one plans every partition anew for every look; not
-            // compiled, because compiling one takes longer than a thousand looks.
             session
                 .batch_execute(&format!(
-                    "set plan_cache_mode = force_generic_plan; set jit = off; set timezone = 'UTC'; \
-                     set default_transaction_isolation = 'read committed'; \
+                    "{READING}; set default_transaction_isolation = 'read committed'; \
                      set statement_timeout = {}",
                     LOOK_TIMEOUT.as_millis()
                 ))

@@ -6,6 +6,7 @@ use std::time::Duration;
 use deadpool_postgres::Pool;
 use tokio::sync::{mpsc, oneshot};
 
+use super::look::Status;
 use super::turn::Turns;
 use crate::cursor::Cursor;
 use crate::frame::Position;
@@ -28,8 +29,8 @@ pub struct Arrival {
 pub struct Attached {
     /// The position.
     pub position: Cursor,
-    /// Its text, or that of the last position that had one.
-    pub text: Option<Position>,
+    /// The text of this or an earlier position, the last that had one.
+    pub earlier: Option<Position>,
 }
 
 /// Bounds of what a stream may ask of the relay.
@@ -51,6 +52,7 @@ pub struct Relay {
     pub(crate) pool: Pool,
     pub(crate) turns: Arc<Turns>,
     pub(crate) metrics: Arc<Metrics>,
+    pub(crate) status: Arc<Status>,
     pub(crate) bounds: Bounds,
 }
 
@@ -61,6 +63,7 @@ impl Relay {
         pool: Pool,
         turns: Arc<Turns>,
         metrics: Arc<Metrics>,
+        status: Arc<Status>,
         bounds: Bounds,
     ) -> (Self, mpsc::Receiver<Arrival>) {
         let (arrivals, queue) = mpsc::channel(ARRIVALS);
@@ -70,6 +73,7 @@ impl Relay {
             pool,
             turns,
             metrics,
+            status,
             bounds,
         };
         (relay, queue)

@@ -16,6 +16,7 @@ use super::attach::Relay;
 use super::replay::{Refused, Replay};
 use crate::cursor::Cursor;
 use crate::frame::{self, Bye, Position, Reset};
+use crate::hub::directory::Guest;
 use crate::hub::outbox::outbox;
 use crate::hub::shard::Join;
 use crate::hub::{Outbox, Outlet};
@@ -32,6 +33,16 @@ pub enum Since {
     Malformed,
 }
 
+impl Since {
+    /// The cursor that the client brought, as it is written.
+    fn text(&self) -> Option<Position> {
+        match self {
+            Self::Cursor(cursor) => cursor.to_text().map(Position::from),
+            Self::Now | Self::Malformed => None,
+        }
+    }
+}
+
 /// What a stream asks for, after everything that could be refused has been.
 #[derive(Debug)]
 pub struct Request {
@@ -45,8 +56,8 @@ pub struct Request {
     pub named: bool,
     /// When the token expires: as the stream's deadline, and as the client is told.
     pub expires: Option<(Instant, String)>,
-    /// The user, for turns at the database.
-    pub user: Option<Arc<str>>,
+    /// Whose turn it is at the database.
+    pub guest: Guest,
     /// Who it is, for logs.
     pub label: Arc<str>,
 }
@@ -104,10 +115,7 @@ pub struct Feed {
 impl Feed {
     /// Opens a stream; nothing happens until it is polled.
     pub fn open(relay: Relay, request: Request) -> Self {
-        let held = match &request.since {
-            Since::Cursor(cursor) => cursor.to_text().map(Position::from),
-            Since::Now | Since::Malformed => None,
-        };
+        let held = request.since.text();
         let (outbox, outlet) = outbox(relay.bounds.stream_queue_bytes, request.named);
         let (sender, blocks) = mpsc::channel(1);
         let act = Box::pin(async move {
@@ -128,10 +136,10 @@ impl Feed {
 
     /// A stream that only says that it ends: what the gateway cannot serve now is still a 200, since
     /// an EventSource never comes back from anything else.
-    pub fn bye(relay: &Relay, reason: Bye) -> Bytes {
+    pub fn bye(relay: &Relay, reason: Bye, since: &Since) -> Bytes {
         relay.metrics.bye(reason);
         let mut text = frame::retry_line().to_vec();
-        text.extend_from_slice(&frame::bye(reason, None));
+        text.extend_from_slice(&frame::bye(reason, since.text().as_deref()));
         text.into()
     }
 
@@ -145,19 +153,20 @@ impl Feed {
             if let Poll::Ready(Some(block)) = opening.blocks.poll_recv(cx) {
                 return Poll::Ready(Some(block));
             }
-            let opened = opening.act.as_mut().poll(cx);
-            let said = opening.blocks.poll_recv(cx);
-            if let Poll::Ready(opened) = opened {
-                self.opening = None;
-                match opened {
-                    Opened::Live(position) => outlet.go_live(position),
-                    Opened::Over => self.outlet = None,
-                }
+            let Poll::Ready(opened) = opening.act.as_mut().poll(cx) else {
+                return opening.blocks.poll_recv(cx);
+            };
+            // Asked without a context: a task whose budget is used up would be told to wait, for a word
+            // that nobody will say again.
+            let last = opening.blocks.try_recv();
+            self.opening = None;
+            match opened {
+                Opened::Live(position) => outlet.go_live(position),
+                Opened::Over => self.outlet = None,
             }
-            return match said {
-                Poll::Ready(Some(block)) => Poll::Ready(Some(block)),
-                _ if self.opening.is_none() => self.poll_next(cx),
-                _ => Poll::Pending,
+            return match last {
+                Ok(block) => Poll::Ready(Some(block)),
+                Err(_) => self.poll_next(cx),
             };
         }
         outlet.poll_next(cx)
@@ -177,18 +186,22 @@ async fn open(relay: &Relay, request: Request, outbox: Outbox, out: &Out) -> Res
         Since::Cursor(cursor) => Some(&**cursor),
         Since::Now | Since::Malformed => None,
     };
-    let attached = relay.attach(join, cursor.is_some());
-    let attached = match tokio::time::timeout(relay.bounds.hold, attached).await {
-        Ok(Some(attached)) => attached,
-        Ok(None) => return bye(relay, out, Bye::Drain).await,
-        Err(_) => return bye(relay, out, Bye::Unavailable).await,
+    let mut attached = std::pin::pin!(relay.attach(join, cursor.is_some()));
+    let attached = loop {
+        match tokio::time::timeout(relay.bounds.hold, &mut attached).await {
+            Ok(Some(attached)) => break attached,
+            Ok(None) => return bye(relay, out, Bye::Drain).await,
+            // A look may take long while the database is well: then it is worth waiting for.
+            Err(_) if relay.status.is_connected() => {}
+            Err(_) => return bye(relay, out, Bye::Unavailable).await,
+        }
     };
     let mut refused = matches!(request.since, Since::Malformed).then_some(Reset::Malformed);
     let mut replayed = 0;
     if let Some(cursor) = cursor {
         let replay = Replay {
             relay,
-            user: request.user.as_ref(),
+            guest: &request.guest,
             topics: &request.topics,
             named: request.named,
             out,
@@ -207,8 +220,15 @@ async fn open(relay: &Relay, request: Request, outbox: Outbox, out: &Out) -> Res
     }
     let resumed = cursor.is_some() && refused.is_none();
     let json = ready_json(&request, resumed, replayed);
-    let block = frame::ready(attached.text.as_deref(), &json);
-    out.send(block, attached.text).await
+    // Where the position has no text, who has one keeps it, and who has none gets an earlier one,
+    // which only repeats: without any, what is missed now would be lost.
+    let text = attached
+        .position
+        .to_text()
+        .map(Position::from)
+        .or_else(|| out.held().is_none().then_some(attached.earlier).flatten());
+    let block = frame::ready(text.as_deref(), &json);
+    out.send(block, text).await
 }
 
 async fn bye(relay: &Relay, out: &Out, reason: Bye) -> Result<(), Refused> {
@@ -235,4 +255,50 @@ fn ready_json(request: &Request, resumed: bool, replayed: usize) -> String {
         expires_at: request.expires.as_ref().map(|(_, text)| text.as_str()),
     };
     serde_json::to_string(&ready).expect("strings and numbers become JSON")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+
+    use super::*;
+
+    /// Uses up one unit of what a task may do before it must let others run.
+    async fn work() {
+        let unit = poll_fn(|cx| {
+            let unit = std::task::ready!(tokio::task::coop::poll_proceed(cx));
+            unit.made_progress();
+            Poll::Ready(())
+        });
+        unit.await;
+    }
+
+    #[tokio::test]
+    async fn the_last_word_of_an_opening_is_heard_however_tired_the_task() {
+        for units in 0..300 {
+            let said = tokio::spawn(async move {
+                let (sender, blocks) = mpsc::channel(1);
+                let act = Box::pin(async move {
+                    for _ in 0..units {
+                        work().await;
+                    }
+                    let out = Out {
+                        blocks: sender,
+                        held: Mutex::new(None),
+                    };
+                    let sent = out.send(Bytes::from_static(b"ready"), None).await;
+                    assert_eq!(sent, Ok(()));
+                    Opened::Over
+                });
+                let (_, outlet) = outbox(1 << 20, false);
+                let mut feed = Feed {
+                    opening: Some(Opening { act, blocks }),
+                    outlet: Some(outlet),
+                };
+                poll_fn(|cx| feed.poll_next(cx)).await
+            });
+            let said = said.await.expect("no panic");
+            assert_eq!(said.as_deref(), Some(&b"ready"[..]), "after {units} units");
+        }
+    }
 }

@@ -1,7 +1,7 @@
-//! A loan: a user's turn and a session of the pool together, for one act at the database.
+//! A loan: a guest's turn and a session of the pool together, for one act at the database.
 //!
 //! An act that is over gives both back. One that was dropped in the middle, because its client has
-//! gone, closes the session, and its turn goes on until Postgres has noticed: otherwise a user who
+//! gone, closes the session, and its turn goes on until Postgres has noticed: otherwise a guest who
 //! asks and goes, again and again, would leave any number of sessions behind.
 
 use std::ops::{Deref, DerefMut};
@@ -12,6 +12,7 @@ use deadpool_postgres::{Object, Pool};
 use tokio::runtime::Handle;
 
 use super::turn::{Busy, Turn, Turns};
+use crate::hub::directory::Guest;
 use crate::postgres::connect::CHECK_INTERVAL;
 use crate::postgres::{Lease, Unserved};
 
@@ -25,13 +26,13 @@ pub(crate) struct Loan {
 }
 
 impl Loan {
-    /// Waits for a turn and a session; `user` is `None` for those without a token.
+    /// Waits for a turn and a session.
     pub(crate) async fn take(
         turns: &Arc<Turns>,
         pool: &Pool,
-        user: Option<&Arc<str>>,
+        guest: &Guest,
     ) -> Result<Self, Unserved> {
-        let turn = turns.take(user).await?;
+        let turn = turns.take(guest).await?;
         let session = Lease::take(pool).await?;
         Ok(Self {
             session,

@@ -42,6 +42,12 @@ impl Status {
         self.0.borrow().looked
     }
 
+    /// Whether the database is there.
+    pub fn is_connected(&self) -> bool {
+        let state = self.0.borrow();
+        state.looked && state.lost.is_none()
+    }
+
     /// Waits for the first look.
     pub async fn looked(&self) {
         let mut changes = self.0.subscribe();
@@ -225,7 +231,7 @@ impl Look {
     /// in the past and so only gives it more.
     async fn receive(&mut self, arrival: Arrival) -> Result<(), Over> {
         if arrival.brings_cursor || self.connected || self.position.is_none() {
-            self.waiting.push(arrival);
+            self.keep(arrival);
             return Ok(());
         }
         self.attach(arrival).await
@@ -240,6 +246,35 @@ impl Look {
         Ok(())
     }
 
+    /// Keeps somebody waiting, and forgets those who have gone: while the database is away, clients
+    /// come and go.
+    fn keep(&mut self, arrival: Arrival) {
+        if self.waiting.len() == self.waiting.capacity() {
+            self.waiting.retain(|other| !other.reply.is_closed());
+        }
+        self.waiting.push(arrival);
+    }
+
+    /// Between two pages of a long look, nobody waits for its end who need not: those who came before
+    /// it began attach to where it has come, and those without a cursor go on from there.
+    async fn between_pages(&mut self, arrived: &mut Vec<Arrival>) -> Result<(), Over> {
+        for arrival in arrived.drain(..) {
+            self.attach(arrival).await?;
+        }
+        while let Ok(arrival) = self.arrivals.try_recv() {
+            self.keep(arrival);
+        }
+        let waiting = std::mem::take(&mut self.waiting);
+        for arrival in waiting {
+            if arrival.brings_cursor {
+                self.keep(arrival);
+            } else {
+                self.attach(arrival).await?;
+            }
+        }
+        Ok(())
+    }
+
     async fn attach(&mut self, arrival: Arrival) -> Result<(), Over> {
         let position = self.position.clone().expect("attached only once known");
         self.attached += 1;
@@ -248,16 +283,10 @@ impl Look {
             .send(Command::Join(arrival.join))
             .await
             .map_err(|_| Over::Cancelled)?;
-        // Within a look the position has a text of its own; one too long for it falls back to an earlier
-        // one, which only gives more.
-        let text = match &position {
-            Cursor::At(_) => None,
-            Cursor::Between { .. } => position.to_text().map(Position::from),
-        };
         // Whoever does not want the answer any more has closed its outbox as well.
         let _ = arrival.reply.send(Attached {
-            text: text.or_else(|| self.text.clone()),
             position,
+            earlier: self.text.clone(),
         });
         Ok(())
     }
@@ -265,8 +294,8 @@ impl Look {
     /// One look, with all its pages.
     async fn look(&mut self, tail: &Tail, verify: bool) -> Result<(), Over> {
         // What a session that was lost had left of its last look comes first.
-        self.rest(tail).await?;
-        let arrived = std::mem::take(&mut self.waiting);
+        self.rest(tail, &mut Vec::new()).await?;
+        let mut arrived = std::mem::take(&mut self.waiting);
         let rung = self.bell.answer();
         let from = self.whole();
         let page = match self.meanwhile(tail.look(&from, verify)).await {
@@ -282,7 +311,7 @@ impl Look {
         let mark = page.head.mark();
         if self.continues(&page.head) {
             self.hand_over(&from, mark, page).await?;
-            if let Err(over) = self.rest(tail).await {
+            if let Err(over) = self.rest(tail, &mut arrived).await {
                 self.waiting.extend(arrived);
                 return Err(over);
             }
@@ -303,9 +332,10 @@ impl Look {
         Ok(())
     }
 
-    /// The pages that are left of a look.
-    async fn rest(&mut self, tail: &Tail) -> Result<(), Over> {
+    /// The pages that are left of a look; `arrived` came before it began.
+    async fn rest(&mut self, tail: &Tail, arrived: &mut Vec<Arrival>) -> Result<(), Over> {
         while let Some(Cursor::Between { from, to, sent }) = self.position.clone() {
+            self.between_pages(arrived).await?;
             let page = self.meanwhile(tail.rest(&from, &to, sent)).await??;
             if !self.continues(&page.head) {
                 let head = self.meanwhile(tail.position()).await??;

@@ -19,7 +19,8 @@ const SLICE_BYTES: usize = 128 << 10;
 /// Bytes that may be out untried: a quarter of a stream's queue by default.
 const OUTSTANDING_BYTES: usize = 128 << 10;
 
-/// How long a slice is waited for; whoever has not tried by then is stalled, not slow.
+/// How long a slice is waited for while nobody tries to write it: whoever is left then is stalled, and not
+/// slow. While somebody does, the others wait for their time on the processor.
 const PATIENCE: Duration = Duration::from_millis(50);
 
 /// Hands frames to the shards.
@@ -47,12 +48,12 @@ impl Pace {
         let mut slice = Vec::new();
         let mut bytes = 0;
         for (topic, frame) in frames {
-            let full = slice.len() == SLICE_FRAMES || bytes + frame.len() > SLICE_BYTES;
+            let full = slice.len() == SLICE_FRAMES || bytes + frame.size() > SLICE_BYTES;
             if full && !slice.is_empty() {
                 self.slice(std::mem::take(&mut slice), bytes).await?;
                 bytes = 0;
             }
-            bytes += frame.len();
+            bytes += frame.size();
             slice.push((topic, frame));
         }
         if slice.is_empty() {
@@ -64,12 +65,11 @@ impl Pace {
     async fn slice(&mut self, slice: Vec<(Topic, Frame)>, bytes: usize) -> Result<(), Gone> {
         while let Some((size, tried)) = self.outstanding.front_mut() {
             let fits = self.bytes + bytes <= OUTSTANDING_BYTES;
-            if fits && tried.try_recv() == Err(tokio::sync::oneshot::error::TryRecvError::Empty) {
+            if fits && !tried.is_over() {
                 break;
             }
             if !fits {
-                // Its end is an error by design: the last holder of the attempt has let go.
-                let _ = tokio::time::timeout(PATIENCE, tried).await;
+                tried.over(PATIENCE).await;
             }
             self.bytes -= *size;
             self.outstanding.pop_front();

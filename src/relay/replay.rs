@@ -15,6 +15,7 @@ use super::turn::Busy;
 use crate::cursor::{Cursor, Leg, LegText, Standing};
 use crate::frame::{Bye, Frame, Position, Reset};
 use crate::hub::Missed;
+use crate::hub::directory::Guest;
 use crate::postgres::history::Extent;
 use crate::postgres::{Page, Unserved, history};
 use crate::topic::Topic;
@@ -43,7 +44,7 @@ pub(crate) enum Refused {
 /// One stream's replay.
 pub(crate) struct Replay<'a> {
     pub(crate) relay: &'a Relay,
-    pub(crate) user: Option<&'a std::sync::Arc<str>>,
+    pub(crate) guest: &'a Guest,
     pub(crate) topics: &'a [Topic],
     pub(crate) named: bool,
     pub(crate) out: &'a Out,
@@ -62,11 +63,13 @@ impl Replay<'_> {
                 let source = if events.is_empty() { "none" } else { "window" };
                 self.relay.metrics.replay(source);
                 let mut writer = Writer::new(self, &legs);
-                for (leg, entry) in &events {
-                    writer.write(*leg, entry.id, &entry.frame).await?;
+                let count = events.len();
+                // Each is let go of once it is written, since the window may have forgotten it by then.
+                for (leg, entry) in events {
+                    writer.write(leg, entry.id, &entry.frame).await?;
                 }
                 writer.flush().await?;
-                Ok(events.len())
+                Ok(count)
             }
             Missed::Unknown => {
                 self.relay.metrics.replay("database");
@@ -129,7 +132,8 @@ impl Replay<'_> {
         match cursor.standing(&page.head.floor, page.head.anchor) {
             Standing::Served => {}
             // What was sent so far is held by the client; its next cursor meets the reset.
-            _ if begun => return Err(Refused::Bye(Bye::Diverged)),
+            Standing::Trimmed if begun => return Err(Refused::Bye(Bye::Slow)),
+            Standing::Diverged if begun => return Err(Refused::Bye(Bye::Diverged)),
             Standing::Trimmed => return Err(Refused::Reset(Reset::Trimmed)),
             Standing::Diverged => return Err(Refused::Reset(Reset::Diverged)),
         }
@@ -181,7 +185,7 @@ impl Replay<'_> {
     }
 
     async fn loan(&self) -> Result<Loan, Unserved> {
-        Loan::take(&self.relay.turns, &self.relay.pool, self.user).await
+        Loan::take(&self.relay.turns, &self.relay.pool, self.guest).await
     }
 
     fn deadline(&self) -> Instant {

@@ -4,7 +4,6 @@
 //! Each page is one transaction. Trimming empties partitions for older snapshots too, so whether
 //! the cursor was served is decided after the last row, by the floor of a new one.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use deadpool_postgres::{Object, Transaction};
@@ -17,6 +16,7 @@ use super::loan::Loan;
 use crate::cursor::{Cursor, Leg, Mark, Standing, Tag};
 use crate::event::Event;
 use crate::frame::Reset;
+use crate::hub::directory::Guest;
 use crate::postgres::Unserved;
 use crate::postgres::history::{self, Extent};
 use crate::postgres::state::{self, StateError};
@@ -42,8 +42,8 @@ pub struct Question {
     pub state: bool,
     /// The claims of the caller as JSON text.
     pub claims: String,
-    /// The user, for turns at the database.
-    pub user: Option<Arc<str>>,
+    /// Whose turn it is at the database.
+    pub guest: Guest,
 }
 
 /// One page of a sync.
@@ -87,7 +87,7 @@ impl Relay {
     ) -> Result<Answer, Failure> {
         let deadline = Instant::now() + within;
         let act = async {
-            let mut loan = Loan::take(&self.turns, &self.pool, question.user.as_ref()).await?;
+            let mut loan = Loan::take(&self.turns, &self.pool, &question.guest).await?;
             let answer = answer(&mut loan, question, deadline).await;
             loan.release();
             answer

@@ -1,5 +1,5 @@
-//! Turns at the pool: one sync or database replay per user at a time, and together at most half
-//! of the sessions, so that one user cannot starve the rest and publishing always finds one.
+//! Turns at the pool: one sync or database replay per guest at a time, and together at most half
+//! of the sessions, so that one guest cannot starve the rest and publishing always finds one.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,13 +7,15 @@ use std::time::Duration;
 use dashmap::DashMap;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+use crate::hub::directory::Guest;
+
 /// Pages of replays in memory at once: 64 MiB of them, at 256 KiB each.
 const PAGES: usize = 256;
 
 /// Hands out turns.
 #[derive(Debug)]
 pub struct Turns {
-    users: DashMap<Arc<str>, Arc<Semaphore>>,
+    guests: DashMap<Guest, Arc<Semaphore>>,
     all: Arc<Semaphore>,
     pages: Arc<Semaphore>,
     wait: Duration,
@@ -22,9 +24,16 @@ pub struct Turns {
 /// Somebody's turn; dropping it ends the turn.
 #[derive(Debug)]
 pub struct Turn {
-    turns: Arc<Turns>,
-    user: Option<(Arc<str>, OwnedSemaphorePermit)>,
+    _own: Own,
     _one_of_all: OwnedSemaphorePermit,
+}
+
+/// A guest's place in the map, while it waits and while it is served.
+#[derive(Debug)]
+struct Own {
+    turns: Arc<Turns>,
+    guest: Guest,
+    permit: Option<OwnedSemaphorePermit>,
 }
 
 /// No turn was to be had in time.
@@ -35,7 +44,7 @@ impl Turns {
     /// Turns for half of a pool of this size; each kind of waiting ends after `wait`.
     pub fn new(pool_size: usize, wait: Duration) -> Arc<Self> {
         Arc::new(Self {
-            users: DashMap::new(),
+            guests: DashMap::new(),
             all: Arc::new(Semaphore::new((pool_size / 2).max(1))),
             pages: Arc::new(Semaphore::new(PAGES)),
             wait,
@@ -47,24 +56,24 @@ impl Turns {
         granted(tokio::time::timeout(wait, self.pages.clone().acquire_owned()).await)
     }
 
-    /// Waits for a turn; `user` is `None` for those without a token.
-    pub async fn take(self: &Arc<Self>, user: Option<&Arc<str>>) -> Result<Turn, Busy> {
-        let user = match user {
-            None => None,
-            Some(user) => {
-                let own = self
-                    .users
-                    .entry(user.clone())
-                    .or_insert_with(|| Arc::new(Semaphore::new(1)))
-                    .clone();
-                let permit = tokio::time::timeout(self.wait, own.acquire_owned()).await;
-                Some((user.clone(), granted(permit)?))
-            }
+    /// Waits for a turn.
+    pub async fn take(self: &Arc<Self>, guest: &Guest) -> Result<Turn, Busy> {
+        let one = self
+            .guests
+            .entry(guest.clone())
+            .or_insert_with(|| Arc::new(Semaphore::new(1)))
+            .clone();
+        let mut own = Own {
+            turns: self.clone(),
+            guest: guest.clone(),
+            permit: None,
         };
+        own.permit = Some(granted(
+            tokio::time::timeout(self.wait, one.acquire_owned()).await,
+        )?);
         let one_of_all = tokio::time::timeout(self.wait, self.all.clone().acquire_owned()).await;
         Ok(Turn {
-            turns: self.clone(),
-            user,
+            _own: own,
             _one_of_all: granted(one_of_all)?,
         })
     }
@@ -76,16 +85,12 @@ fn granted<E, F>(
     permit.map_err(|_| Busy)?.map_err(|_| Busy)
 }
 
-impl Drop for Turn {
+impl Drop for Own {
     fn drop(&mut self) {
-        let Some((user, permit)) = self.user.take() else {
-            return;
-        };
-        drop(permit);
+        drop(self.permit.take());
         // The map holds one reference; any other belongs to someone who waits or is served.
-        self.turns
-            .users
-            .remove_if(&user, |_, own| Arc::strong_count(own) == 1);
+        let guests = &self.turns.guests;
+        guests.remove_if(&self.guest, |_, one| Arc::strong_count(one) == 1);
     }
 }
 
@@ -94,15 +99,19 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn a_user_has_one_turn_and_all_have_half_the_pool() {
+    async fn a_guest_has_one_turn_and_all_have_half_the_pool() {
         let turns = Turns::new(4, Duration::from_secs(1));
-        let (alice, bob, carol) = ("alice".into(), "bob".into(), "carol".into());
-        let first = turns.take(Some(&alice)).await.expect("a turn");
-        assert_eq!(turns.take(Some(&alice)).await.err(), Some(Busy));
-        let _second = turns.take(Some(&bob)).await.expect("a turn");
-        assert_eq!(turns.take(Some(&carol)).await.err(), Some(Busy));
+        let [alice, bob, carol] = ["alice", "bob", "carol"].map(|name| Guest::User(name.into()));
+        let first = turns.take(&alice).await.expect("a turn");
+        assert_eq!(turns.take(&alice).await.err(), Some(Busy));
+        let _second = turns.take(&bob).await.expect("a turn");
+        assert_eq!(turns.take(&carol).await.err(), Some(Busy));
         drop(first);
-        drop(turns.take(Some(&alice)).await.expect("a turn again"));
-        assert!(!turns.users.contains_key(&alice), "nothing is kept");
+        drop(turns.take(&alice).await.expect("a turn again"));
+        assert_eq!(
+            turns.guests.len(),
+            1,
+            "nothing is kept but of who is served"
+        );
     }
 }

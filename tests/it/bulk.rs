@@ -114,6 +114,38 @@ async fn a_bulk_commit_reaches_everyone_whole_and_memory_stays_small() {
     assert_eq!(stream.ids(1).await, [last]);
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_bulk_commit_in_one_topic_ends_nobody_who_reads_and_holds_up_nobody_who_arrives() {
+    const EVENTS: u64 = 6_000;
+    const READERS: usize = 120;
+    let database = database();
+    let gateway = Process::serve(&database, &[]);
+    let backend = database.connect().await;
+    let mut readers = JoinSet::new();
+    for _ in 0..READERS {
+        let stream = gateway.subscribe(&["t0"]).await;
+        readers.spawn(read(stream, EVENTS as usize));
+    }
+    let cursor = crate::support::backend::cursor(&backend).await;
+    publish_bulk(&backend, EVENTS, 1).await;
+    // More than its queue holds goes to each of them, and the look has more than one page.
+    let mut newcomer = gateway.subscribe(&["u"]).await;
+    let mut returning = gateway.resume(&["u"], Some(&cursor)).await;
+    returning.ready().await;
+    let last = crate::support::backend::publish(&backend, "u").await;
+    for stream in [&mut newcomer, &mut returning] {
+        assert_eq!(stream.ids(1).await, [last]);
+    }
+    let expected = ids_by_topic(&backend).await.remove("t0").expect("events");
+    for (ids, _) in readers.join_all().await {
+        assert_eq!(ids, expected);
+    }
+    assert_eq!(
+        gateway.metric("tidings_byes_total{reason=\"slow\"}").await,
+        0.0
+    );
+}
+
 #[tokio::test]
 async fn a_look_of_several_pages_is_resumed_from_anywhere_in_it() {
     // A look has 5,000 events a page: these are three pages, of which each topic has a fourth.

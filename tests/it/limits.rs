@@ -365,6 +365,34 @@ async fn who_does_not_read_is_ended_costs_nobody_and_resumes_completely() {
 }
 
 #[tokio::test]
+async fn who_grants_no_window_over_http_2_is_ended_before_it_has_read_a_byte() {
+    let database = database();
+    let gateway = Gateway::start_with(&database, &["--write-timeout=200ms"]).await;
+    let socket = TcpStream::connect(gateway.address())
+        .await
+        .expect("connects");
+    let (mut sender, connection) = hyper::client::conn::http2::Builder::new(TokioExecutor::new())
+        .initial_stream_window_size(0)
+        .handshake(TokioIo::new(socket))
+        .await
+        .expect("speaks HTTP/2");
+    let driver = tokio::spawn(connection);
+    let request = Request::get(format!("http://{}/v1/events", gateway.address()))
+        .header(
+            "authorization",
+            format!("Bearer {}", token("alice", json!({}))),
+        )
+        .body(Empty::<Bytes>::new())
+        .expect("a request");
+    let stalled = sender.send_request(request).await.expect("an answer");
+    assert_eq!(stalled.status(), 200);
+    until_streams(*gateway, 0.0).await;
+    assert_eq!(gateway.metric("tidings_streams_cut_total").await, 1.0);
+    drop((stalled, sender));
+    driver.abort();
+}
+
+#[tokio::test]
 async fn who_does_not_read_over_http_2_is_ended_too() {
     let database = database();
     let gateway = Gateway::start_with(&database, &["--write-timeout=1s"]).await;

@@ -2,10 +2,11 @@
 
 use serde_json::{Value, json};
 
-use crate::sql::{run, text, until_blocked};
+use crate::sql::{run, text};
 use crate::support::client::{Answer, Visit};
 use crate::support::gateway::{Gateway, token};
 use crate::support::postgres::database;
+use crate::sync::{blocked_session, until};
 
 fn post(gateway: &Gateway, body: &Value) -> Visit {
     let bearer = token("backend", json!({"publish": ["user:*", "news"]}));
@@ -128,28 +129,16 @@ async fn a_publisher_that_goes_away_leaves_no_session_behind() {
     )
     .await;
     let body = json!({"topic": "news", "type": "said", "key": "held"});
-    let pool = "select pid::text from pg_stat_activity where application_name = 'tidings/pool' \
-                and datname = current_database() and wait_event_type = 'Lock'";
     for _ in 0..3 {
         let waiting = tokio::spawn(post(&gateway, &body).send());
-        let pid = loop {
-            if let Some(row) = watcher.query_opt(pool, &[]).await.expect("asks") {
-                break row.get::<_, String>(0);
-            }
-        };
-        until_blocked(&watcher, &pid).await;
+        let pid = blocked_session(&watcher).await;
         waiting.abort();
         // Its query has a minute, and its client has none.
-        let there = format!("select count(*) from pg_stat_activity where pid = {pid}");
-        while watcher
-            .query_one(&there, &[])
-            .await
-            .expect("asks")
-            .get::<_, i64>(0)
-            > 0
-        {
-            tokio::task::yield_now().await;
-        }
+        let there = format!("(select count(*) from pg_stat_activity where pid = {pid})");
+        until("its session's end", async || {
+            text(&watcher, &there).await == "0"
+        })
+        .await;
     }
     let other = json!({"topic": "news", "type": "said"});
     id(&post(&gateway, &other).send().await, 201);

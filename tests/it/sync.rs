@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use tokio_postgres::{Client, NoTls};
 
 use crate::sql::{run, text, until_blocked};
-use crate::support::client::{Answer, Visit};
+use crate::support::client::{Answer, PATIENCE, Visit};
 use crate::support::gateway::{Gateway, token};
 use crate::support::postgres::{Database, database, own_cluster};
 
@@ -65,13 +65,23 @@ async fn define(client: &Client, pattern: &str, body: &str) {
 }
 
 /// The process of the pool session that waits for a lock; waits until there is one.
-async fn blocked_session(watcher: &Client) -> String {
-    loop {
-        if let Some(pid) = blocked(watcher).await {
-            return pid;
+pub(crate) async fn blocked_session(watcher: &Client) -> String {
+    until("a blocked session", async || {
+        blocked(watcher).await.is_some()
+    })
+    .await;
+    blocked(watcher).await.expect("still blocked")
+}
+
+/// Asks until it holds; what does not come to hold fails the test.
+pub(crate) async fn until(what: &str, holds: impl AsyncFn() -> bool) {
+    let asking = async {
+        while !holds().await {
+            tokio::task::yield_now().await;
         }
-        tokio::task::yield_now().await;
-    }
+    };
+    let waited = tokio::time::timeout(PATIENCE, asking).await;
+    waited.unwrap_or_else(|_| panic!("waited {PATIENCE:?} in vain for {what}"));
 }
 
 /// The process of a pool session that waits for a lock, if there is one.
@@ -742,9 +752,11 @@ async fn who_waits_for_slow_functions_holds_up_neither_streams_nor_publishing() 
         let third = async {
             let both = "select count(*) from pg_stat_activity where application_name = 'tidings/pool' \
                         and datname = current_database() and wait_event_type = 'Lock'";
-            while text(&watcher, &format!("({both})")).await != "2" {
-                tokio::task::yield_now().await;
-            }
+            let both = format!("({both})");
+            until("two blocked sessions", async || {
+                text(&watcher, &both).await == "2"
+            })
+            .await;
             let refused = slow("three").await;
             assert_eq!(problem(&refused).0, 503);
             assert!(refused.header("retry-after").is_some());
@@ -789,17 +801,29 @@ async fn a_client_that_goes_away_takes_its_query_along() {
             .bearer(&alice)
             .send()
     };
-    let sessions = "(select count(*) from pg_stat_activity where application_name = 'tidings/pool' \
-                    and datname = current_database())";
+    let mut last = String::from("0");
     for _ in 0..4 {
         let waiting = tokio::spawn(sync());
+        let others = format!(
+            "select pid::text, (select count(*) from pg_stat_activity where pid = {last})
+             from pg_stat_activity where application_name = 'tidings/pool' and pid <> {last}
+             and datname = current_database() and wait_event_type = 'Lock'"
+        );
+        let next = std::cell::RefCell::new(None);
+        until("her next session", async || {
+            *next.borrow_mut() = watcher.query_opt(&others, &[]).await.expect("asks");
+            next.borrow().is_some()
+        })
+        .await;
         // Her turn comes when her last session is no more, and not before.
-        blocked_session(&watcher).await;
-        assert_eq!(text(&watcher, sessions).await, "1");
+        let next = next.into_inner().expect("seen");
+        assert_eq!(
+            next.get::<_, i64>(1),
+            0,
+            "the session before is still there"
+        );
+        last = next.get(0);
         waiting.abort();
-        while blocked(&watcher).await.is_some() {
-            tokio::task::yield_now().await;
-        }
     }
     let answer = ask(&gateway, &["other"], "").send().await;
     assert_eq!(told(&answer)["state"], json!({}));
