@@ -90,6 +90,12 @@ impl Cursor {
             .any(|(snapshot, bound)| bound >= mark.newest && snapshot.contains(&mark.snapshot))
     }
 
+    /// Whether `mark` has surely seen everything that this cursor has seen.
+    pub fn is_behind(&self, mark: &Mark) -> bool {
+        self.pairs()
+            .all(|(snapshot, bound)| mark.newest >= bound && mark.snapshot.contains(snapshot))
+    }
+
     /// Whether the database can still serve this cursor: `found` is the tag of the event in the
     /// log that has the id of the cursor's newest event, if there is one.
     pub fn standing(&self, floor: &Floor, found: Option<Tag>) -> Standing {

@@ -63,6 +63,17 @@ proptest! {
     }
 
     #[test]
+    fn who_is_behind_a_mark_has_seen_nothing_that_it_has_not(cursor in any_cursor(), mark in any_mark()) {
+        if cursor.is_behind(&mark) {
+            for xid in 0..70 {
+                for id in 0..95 {
+                    prop_assert!(!cursor.sees(xid, id) || mark.sees(xid, id));
+                }
+            }
+        }
+    }
+
+    #[test]
     fn a_cursor_above_the_floor_has_seen_what_was_trimmed(
         cursor in any_cursor(), snapshot in any_snapshot(), xid in 0u64..60, id in 0i64..90,
     ) {

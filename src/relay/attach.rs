@@ -20,8 +20,8 @@ const ARRIVALS: usize = 1024;
 /// A stream that wants to join.
 pub struct Arrival {
     pub(crate) join: Join,
-    /// Whether it brings a cursor, so that its position must not lie behind what that has seen.
-    pub(crate) brings_cursor: bool,
+    /// The cursor that it brings: its position must not lie behind what that has seen.
+    pub(crate) cursor: Option<Cursor>,
     pub(crate) reply: oneshot::Sender<Attached>,
 }
 
@@ -80,11 +80,11 @@ impl Relay {
     }
 
     /// Joins a stream; `None` when the gateway is going away.
-    pub(crate) async fn attach(&self, join: Join, brings_cursor: bool) -> Option<Attached> {
+    pub(crate) async fn attach(&self, join: Join, cursor: Option<Cursor>) -> Option<Attached> {
         let (reply, attached) = oneshot::channel();
         let arrival = Arrival {
             join,
-            brings_cursor,
+            cursor,
             reply,
         };
         self.arrivals.send(arrival).await.ok()?;

@@ -186,7 +186,7 @@ async fn open(relay: &Relay, request: Request, outbox: Outbox, out: &Out) -> Res
         Since::Cursor(cursor) => Some(&**cursor),
         Since::Now | Since::Malformed => None,
     };
-    let mut attached = std::pin::pin!(relay.attach(join, cursor.is_some()));
+    let mut attached = std::pin::pin!(relay.attach(join, cursor.cloned()));
     let attached = loop {
         match tokio::time::timeout(relay.bounds.hold, &mut attached).await {
             Ok(Some(attached)) => break attached,

@@ -230,7 +230,7 @@ impl Look {
     /// had, a stream without a cursor goes on from the position that is known, which may lie a little
     /// in the past and so only gives it more.
     async fn receive(&mut self, arrival: Arrival) -> Result<(), Over> {
-        if arrival.brings_cursor || self.connected || self.position.is_none() {
+        if arrival.cursor.is_some() || self.connected || self.position.is_none() {
             self.keep(arrival);
             return Ok(());
         }
@@ -255,10 +255,15 @@ impl Look {
         self.waiting.push(arrival);
     }
 
-    /// Between two pages of a long look, nobody waits for its end who need not: those who came before
-    /// it began attach to where it has come, and those without a cursor go on from there.
-    async fn between_pages(&mut self, arrived: &mut Vec<Arrival>) -> Result<(), Over> {
-        for arrival in arrived.drain(..) {
+    /// Between two pages of the look that began at `from`, nobody waits for its end who need not: those
+    /// who came before it attach to where it has come, and those without a cursor go on from there.
+    /// But whoever has seen more than `from` may know what the next pages hold, and waits.
+    async fn between_pages(&mut self, from: &Mark, arrived: &mut Vec<Arrival>) -> Result<(), Over> {
+        let is_behind = |arrival: &mut Arrival| {
+            let cursor = arrival.cursor.as_ref();
+            cursor.is_none_or(|cursor| cursor.is_behind(from))
+        };
+        for arrival in arrived.extract_if(.., is_behind).collect::<Vec<_>>() {
             self.attach(arrival).await?;
         }
         while let Ok(arrival) = self.arrivals.try_recv() {
@@ -266,7 +271,7 @@ impl Look {
         }
         let waiting = std::mem::take(&mut self.waiting);
         for arrival in waiting {
-            if arrival.brings_cursor {
+            if arrival.cursor.is_some() {
                 self.keep(arrival);
             } else {
                 self.attach(arrival).await?;
@@ -335,7 +340,7 @@ impl Look {
     /// The pages that are left of a look; `arrived` came before it began.
     async fn rest(&mut self, tail: &Tail, arrived: &mut Vec<Arrival>) -> Result<(), Over> {
         while let Some(Cursor::Between { from, to, sent }) = self.position.clone() {
-            self.between_pages(arrived).await?;
+            self.between_pages(&from, arrived).await?;
             let page = self.meanwhile(tail.rest(&from, &to, sent)).await??;
             if !self.continues(&page.head) {
                 let head = self.meanwhile(tail.position()).await??;

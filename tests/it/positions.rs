@@ -89,6 +89,31 @@ async fn a_cursor_within_a_look_of_another_gateway_that_is_ahead_gets_neither_re
     assert_eq!(bob.ids(1).await, [last]);
 }
 
+/// A look of more than one page lets streams attach between its pages, but not those who know what
+/// the next page holds already.
+#[tokio::test]
+async fn a_cursor_that_has_seen_the_next_page_of_a_look_does_not_get_it_again() {
+    let database = database();
+    let gateway = Gateway::start_with(&database, &["--replay=100000"]).await;
+    let (backend, bulk) = (database.connect().await, database.connect().await);
+    let mut bob = gateway.subscribe(&["u"]).await;
+    for _ in 0..3 {
+        // No bell tells of it, and the look of the second has just been: the stream itself is the
+        // reason for the look that finds these two pages.
+        run(&bulk, "begin; set local tidings.bell = off").await;
+        let publish_bulk = "select count(tidings.publish('t', 'k')) from generate_series(1, 6000)";
+        run(&bulk, publish_bulk).await;
+        let just_looked = publish(&backend, "u").await;
+        assert_eq!(bob.ids(1).await, [just_looked]);
+        run(&bulk, "commit").await;
+        let ahead = cursor(&backend).await;
+        let mut alice = gateway.resume(&["t"], Some(&ahead)).await;
+        alice.ready().await;
+        let last = publish(&backend, "t").await;
+        assert_eq!(alice.ids(1).await, [last]);
+    }
+}
+
 /// Fills the log so that a replay from the cursor which is returned is not plain: one look of many
 /// events, transactions that commit late, and pages that end at their bytes. Returns the ids of
 /// the topic `t` beyond the cursor too.

@@ -35,6 +35,8 @@ const TOPICS: usize = 4;
 struct Rules {
     /// A stream with a cursor attaches to a look that began after it arrived.
     attach_to_a_later_look: bool,
+    /// Between the pages of a look only those attach who have seen no more than what came before it.
+    wait_when_ahead: bool,
     /// The first look of a session also looks beyond its newest id, whatever the transaction id.
     verify_after_loss: bool,
     /// A look that is not through is finished, in its own snapshot, before the next.
@@ -47,6 +49,7 @@ struct Rules {
 
 const RULES: Rules = Rules {
     attach_to_a_later_look: true,
+    wait_when_ahead: true,
     verify_after_loss: true,
     finish_the_look: true,
     two_marks: true,
@@ -114,6 +117,8 @@ struct Tried {
     deliveries: usize,
     resumes: usize,
     within: usize,
+    /// Resumes at a position between the pages of a look.
+    between: usize,
     from_window: usize,
     from_log: usize,
     resets: usize,
@@ -129,6 +134,7 @@ impl Tried {
         self.deliveries += other.deliveries;
         self.resumes += other.resumes;
         self.within += other.within;
+        self.between += other.between;
         self.from_window += other.from_window;
         self.from_log += other.from_log;
         self.resets += other.resets;
@@ -359,12 +365,29 @@ impl World {
                 to: to.clone(),
                 sent: last.id,
             });
+            self.between_pages(n, from);
             return;
         }
         gateway.position = Some(Cursor::At(to.clone()));
         gateway.text = whole;
         for client in std::mem::take(&mut gateway.arrived) {
             self.attach(client, n);
+        }
+    }
+
+    /// Nobody waits for the end of a long look who need not.
+    fn between_pages(&mut self, n: usize, from: &Mark) {
+        let arrived = std::mem::take(&mut self.gateways[n].arrived);
+        for c in arrived {
+            let cursor = self.clients[c].cursor.as_deref();
+            let cursor = cursor.map(|text| text.parse::<Cursor>().expect("a text of ours reads"));
+            if cursor.is_some_and(|cursor| self.rules.wait_when_ahead && !cursor.is_behind(from)) {
+                self.gateways[n].arrived.push(c);
+                continue;
+            }
+            let resumes = self.tried.resumes;
+            self.attach(c, n);
+            self.tried.between += self.tried.resumes - resumes;
         }
     }
 
@@ -632,6 +655,7 @@ fn the_model_is_not_idle_and_notices_each_rule_that_is_left_out() {
         tried.deliveries,
         tried.resumes,
         tried.within,
+        tried.between,
         tried.from_window,
         tried.from_log,
         tried.resets,
@@ -646,6 +670,13 @@ fn the_model_is_not_idle_and_notices_each_rule_that_is_left_out() {
             "attach to a later look",
             Rules {
                 attach_to_a_later_look: false,
+                ..RULES
+            },
+        ),
+        (
+            "wait when ahead",
+            Rules {
+                wait_when_ahead: false,
                 ..RULES
             },
         ),
