@@ -159,9 +159,11 @@ impl<H: Handler> Connection<H> {
             // Gone or silent before it said a word: there is nobody to answer.
             Ok(Err(_)) | Err(_) => return,
         };
+        // Each in a box of its own size, since a connection lives long and this task is as large as
+        // the largest thing in it.
         let result = match version {
-            Version::One => self.one(io).await,
-            Version::Two => self.two(io).await,
+            Version::One => Box::pin(self.one(io)).await,
+            Version::Two => Box::pin(self.two(io)).await,
         };
         if let Err(error) = result {
             tracing::debug!(%error, "connection ended");

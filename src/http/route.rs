@@ -83,11 +83,15 @@ impl Handler for App {
         if request.method == Method::OPTIONS {
             return plain(cors::preflight(&self.origins, &request.headers, methods));
         }
+        // What takes long stands in boxes: a connection keeps room for the largest answer that it may
+        // be asked for, and most of them carry a stream for hours.
         let answer = match (request.uri.path(), &request.method) {
             ("/v1/events", &Method::GET | &Method::HEAD) => events(&self, peer, &request),
-            ("/v1/events", &Method::POST) => publish(&self, &request, body).await,
+            ("/v1/events", &Method::POST) => Box::pin(publish(&self, &request, body)).await,
             ("/v1/tickets", &Method::POST) => tickets(&self, &request),
-            ("/v1/sync", &Method::GET | &Method::HEAD) => sync(&self, peer, &request).await,
+            ("/v1/sync", &Method::GET | &Method::HEAD) => {
+                Box::pin(sync(&self, peer, &request)).await
+            }
             _ => Err(Problem::MethodNotAllowed(methods)),
         };
         let mut response = answer.unwrap_or_else(|problem| plain(problem.into_response()));
