@@ -16,6 +16,7 @@ mod migrate;
 mod model;
 mod names;
 mod partitions;
+mod plans;
 mod positions;
 mod private_postgres;
 mod proxies;
