@@ -52,6 +52,8 @@ const STATEMENTS: [(&str, &str, &str); 7] = [
 
 /// Events of a bulk commit, in turn to so many topics.
 const BULK: i64 = 20_000;
+/// Events of the log by which times are measured.
+const MANY: i64 = 1_000_000;
 const TOPICS: i64 = 40;
 /// The most rows of a page in these calls.
 const PAGE: i64 = 1_000;
@@ -64,6 +66,14 @@ const HEAD: i64 = 8;
 /// leaf and the neighbours of both, and the row's page with one of the index.
 const PAGES_TO_BEGIN: i64 = 8;
 const PAGES_A_ROW: i64 = 3;
+
+/// Statistics change only when a test says so.
+const SETTINGS: [(&str, &str); 4] = [
+    ("autovacuum", "off"),
+    ("fsync", "off"),
+    ("synchronous_commit", "off"),
+    ("max_prepared_transactions", "310"),
+];
 
 /// One execution, and how many events it may touch.
 struct Call {
@@ -235,15 +245,15 @@ async fn log_of_days(cluster: &OwnCluster, days: i32) -> Database {
     database
 }
 
-/// Publishes a bulk of events in one transaction and returns its id.
-async fn bulk(client: &Client) -> String {
+/// Publishes so many events in one transaction and returns its id.
+async fn bulk(client: &Client, events: i64) -> String {
     let rows = client
         .query(
             "with published as (
                  insert into tidings.event (topic, type, data)
                  select 't' || n % $2::bigint, 'bulk', to_jsonb(n) from generate_series(1, $1::bigint) n returning xid
              ) select distinct xid::text from published",
-            &[&BULK, &TOPICS],
+            &[&events, &TOPICS],
         )
         .await;
     rows.expect("published")[0].get(0)
@@ -295,13 +305,38 @@ async fn missed_bulk(client: &Client, state: &str, bulk: &str) -> Vec<String> {
     faults(client, state, &calls).await
 }
 
+/// Leaves many transactions in progress that have written nothing, named `open_0` and so on.
+async fn begin_many(client: &Client) {
+    for n in 0..OPEN {
+        run(client, "begin").await;
+        run(client, "select pg_current_xact_id()").await;
+        run(client, &format!("prepare transaction 'open_{n}'")).await;
+    }
+}
+
+/// The median of seven executions, in milliseconds.
+async fn time(client: &Client, name: &str, arguments: &str) {
+    let mut times = Vec::new();
+    for _ in 0..7 {
+        let begun = std::time::Instant::now();
+        run(client, &format!("execute {name} ({arguments})")).await;
+        times.push(begun.elapsed().as_secs_f64() * 1000.0);
+    }
+    times.sort_by(f64::total_cmp);
+    eprintln!(
+        "{:9.2} ms  {name} ({})",
+        times[3],
+        arguments.chars().take(70).collect::<String>()
+    );
+}
+
 async fn every_state(cluster: &OwnCluster, days: i32) -> Vec<String> {
     let database = log_of_days(cluster, days).await;
     let backend = database.connect().await;
     let state = |what: &str| format!("{days} days, {what}");
     let mut found = Vec::new();
 
-    let xid = bulk(&backend).await;
+    let xid = bulk(&backend, BULK).await;
     let never = reader(&database).await;
     found.extend(missed_bulk(&never, &state("never analyzed"), &xid).await);
     run(&backend, "analyze tidings.event").await;
@@ -317,7 +352,7 @@ async fn every_state(cluster: &OwnCluster, days: i32) -> Vec<String> {
     let early = reader(&database).await;
     let empty = Log::read(&early).await;
     found.extend(faults(&early, &state("empty"), &empty.up_to_date()).await);
-    let xid = bulk(&backend).await;
+    let xid = bulk(&backend, BULK).await;
     found.extend(missed_bulk(&early, &state("planned when empty"), &xid).await);
     let late = reader(&database).await;
     found.extend(missed_bulk(&late, &state("analyzed when empty"), &xid).await);
@@ -325,7 +360,7 @@ async fn every_state(cluster: &OwnCluster, days: i32) -> Vec<String> {
     // Somebody publishes much and does not commit: as the newest transaction, and with a newer one behind it.
     let publisher = database.connect().await;
     run(&publisher, "begin").await;
-    bulk(&publisher).await;
+    bulk(&publisher, BULK).await;
     let mut quiet = Log::read(&late).await.up_to_date();
     // It asks for the newest event wherever that is, but only people ask it.
     quiet.retain(|call| call.statement != "standing");
@@ -336,11 +371,7 @@ async fn every_state(cluster: &OwnCluster, days: i32) -> Vec<String> {
     run(&publisher, "rollback").await;
 
     // Many transactions are in progress, then have ended.
-    for n in 0..OPEN {
-        run(&backend, "begin").await;
-        run(&backend, "select pg_current_xact_id()").await;
-        run(&backend, &format!("prepare transaction 'open_{n}'")).await;
-    }
+    begin_many(&backend).await;
     run(&backend, "select tidings.publish('t1', 'small')").await;
     let log = Log::read(&late).await;
     assert_eq!(log.xip.matches(',').count() + 1, OPEN);
@@ -357,12 +388,7 @@ async fn every_state(cluster: &OwnCluster, days: i32) -> Vec<String> {
 
 #[tokio::test]
 async fn every_statement_reads_what_it_returns_in_every_state_of_the_statistics() {
-    let cluster = own_cluster(&[
-        ("autovacuum", "off"),
-        ("fsync", "off"),
-        ("synchronous_commit", "off"),
-        ("max_prepared_transactions", "310"),
-    ]);
+    let cluster = own_cluster(&SETTINGS);
     let mut found = Vec::new();
     for days in [1, 8, 30] {
         found.extend(every_state(&cluster, days).await);
@@ -379,7 +405,7 @@ async fn every_statement_reads_what_it_returns_in_every_state_of_the_statistics(
 async fn a_statement_that_reads_too_much_is_found() {
     let database = crate::support::postgres::database();
     let client = database.connect().await;
-    bulk(&client).await;
+    bulk(&client, BULK).await;
     // Whole partitions.
     let found = explained(&client, "select from tidings.event where data = '1'", BULK).await;
     assert!(
@@ -411,11 +437,83 @@ async fn a_statement_that_reads_too_much_is_found() {
     // Rows that nobody may see yet.
     let publisher = database.connect().await;
     run(&publisher, "begin").await;
-    bulk(&publisher).await;
+    bulk(&publisher, BULK).await;
     let last = "select id from tidings.event order by id desc limit 1";
     let found = explained(&client, last, HEAD).await;
     assert!(
         found.iter().any(|fault| fault.contains("_pkey read")),
         "{found:?}"
     );
+}
+
+#[tokio::test]
+#[ignore = "tells the times of docs/performance.md and judges nothing"]
+async fn figures() {
+    let cluster = own_cluster(&SETTINGS);
+    let database = log_of_days(&cluster, 30).await;
+    let backend = database.connect().await;
+    let xid = bulk(&backend, MANY).await;
+    run(&backend, "analyze tidings.event").await;
+    for crowd in ["nothing in progress", "300 transactions in progress"] {
+        let log = Log::read(&backend).await;
+        let client = reader(&database).await;
+        let Log {
+            snapshot,
+            xmax,
+            xip,
+            newest,
+        } = &log;
+        let leg = format!("'{snapshot}', 0, {newest}, {PAGE}, 262144, {newest}, {newest}");
+        let invented: Vec<String> = (1..700).map(|n: i64| n.to_string()).collect();
+        eprintln!("{crowd}, one commit of {MANY} events:");
+        time(
+            &client,
+            "look",
+            &format!("'{xmax}', '{xip}', {newest}, false, 5000, 8388608"),
+        )
+        .await;
+        time(
+            &client,
+            "look",
+            &format!("'{xid}', '{{}}', 0, false, 5000, 8388608"),
+        )
+        .await;
+        time(
+            &client,
+            "look",
+            &format!("'{xmax}', '{{{xid}}}', {newest}, false, 5000, 8388608"),
+        )
+        .await;
+        time(
+            &client,
+            "rest",
+            &format!("'{xid}', '{{}}', 0, {newest} / 2, 5000, 8388608, '{snapshot}', {newest}"),
+        )
+        .await;
+        time(
+            &client,
+            "replay",
+            &format!("'{{t1}}', '{xmax}', '{xip}', {newest}, {leg}"),
+        )
+        .await;
+        time(
+            &client,
+            "replay",
+            &format!("'{{t1}}', '{xid}', '{{}}', 0, {leg}"),
+        )
+        .await;
+        time(
+            &client,
+            "replay",
+            &format!(
+                "'{{t1}}', '700', '{{{}}}', {newest}, {leg}",
+                invented.join(",")
+            ),
+        )
+        .await;
+        if crowd.starts_with("nothing") {
+            begin_many(&backend).await;
+            run(&backend, "select pg_current_xact_id()").await;
+        }
+    }
 }
