@@ -30,6 +30,8 @@ with target as materialized (
             select id, xid, created_at, topic, type, data, bytes from tidings.event
             where xid >= $1::text::xid8 and xid < (select pg_snapshot_xmax(sees) from target)
               and id > $4::bigint and id <= $3::bigint
+              -- Else nothing can be there, which the index does not know before it has been walked along.
+              and $4::bigint < $3::bigint
             order by xid, id offset 0
         ) since
         where pg_visible_in_snapshot(xid, (select sees from target))

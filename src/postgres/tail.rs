@@ -12,8 +12,9 @@ use super::connect::{ConnectError, Database, READING, Session};
 use super::page::{Head, Page, in_progress, read_head};
 use crate::cursor::Mark;
 
-/// How long a look may take; after a bulk load it reads hundreds of thousands of rows once.
-const LOOK_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long a look may take: short enough for a session that swallows everything to be noticed within
+/// 15 s, and long beside a look that finds a million events, which takes a few tenths of a second.
+const LOOK_TIMEOUT: Duration = Duration::from_secs(12);
 
 /// How much one look returns: enough to be efficient, little enough to bound memory.
 const PAGE_ROWS: i64 = 5_000;

@@ -20,6 +20,7 @@ mod migrate;
 mod model;
 mod names;
 mod partitions;
+mod plans;
 mod positions;
 mod private_postgres;
 mod proxies;
