@@ -10,6 +10,7 @@ use super::{Failure, session};
 use crate::config::DatabaseArgs;
 use crate::cursor::{Cursor, Mark, Snapshot, Standing};
 use crate::event::rfc3339;
+use crate::postgres::connect::READING;
 use crate::postgres::page::{Head, in_progress, read_head};
 
 /// Events that a cursor has missed are counted up to this many: beyond, nobody needs the number.
@@ -112,6 +113,7 @@ async fn ask(
         Cursor::At(_) => (None, None),
         Cursor::Between { to, sent, .. } => (Some(to.snapshot.to_string()), Some(*sent)),
     };
+    session.batch_execute(READING).await?;
     let statement = include_str!("../../sql/queries/standing.sql");
     session
         .query_typed_one(
