@@ -1,5 +1,8 @@
 //! The gateway: builds the parts, owns their tasks, and owns the order in which they end.
 
+mod prepare;
+mod upkeep;
+
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -12,7 +15,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::auth::Authority;
-use crate::config::{Config, MigrateMode};
+use crate::config::Config;
 use crate::frame::Bye;
 use crate::http::accept::{self, Closing};
 use crate::http::ops::Ops;
@@ -21,9 +24,8 @@ use crate::http::{accept::Bounds as AcceptBounds, route};
 use crate::hub::shard::{Command, ShardHandle, Timing};
 use crate::hub::{Budget, Directory, Shard, Window};
 use crate::metrics::Metrics;
-use crate::postgres::backoff::Backoff;
-use crate::postgres::migrate::{self, MigrateError};
-use crate::postgres::{Bell, ConnectError, Database, Listener, partitions, tickets};
+use crate::postgres::migrate::MigrateError;
+use crate::postgres::{Bell, ConnectError, Database, Listener};
 use crate::relay::attach::Bounds;
 use crate::relay::{Look, Relay, Signals, Status, Turns};
 
@@ -34,19 +36,9 @@ const MESSAGES: usize = 4096;
 /// would take to come back twice.
 const HOLD: Duration = Duration::from_secs(15);
 
-/// How often partitions are made and trimmed.
-const MAINTAIN_EVERY: Duration = Duration::from_secs(600);
-
 /// How long load balancers have to see that the gateway is not ready before it stops accepting,
 /// at most; a tenth of the drain time when that is less.
 const GRACE_MAX: Duration = Duration::from_secs(2);
-
-/// How many write time-outs a client may take for one block. A socket that takes nothing at all ends after one;
-/// this ends those that take a byte now and then, and streams of HTTP/2 whose connection goes on.
-const STALLED_AFTER: u32 = 3;
-
-/// How often stalled streams are looked for.
-const REAP_EVERY: Duration = Duration::from_secs(1);
 
 /// Connections beside streams: requests that come and go.
 const OTHER_CONNECTIONS: usize = 1024;
@@ -140,7 +132,7 @@ impl Gateway {
             closing,
         ));
 
-        prepare(&database, config.migrate, &authority).await?;
+        prepare::prepare(&database, config.migrate, &authority).await?;
 
         let timing = Timing {
             heartbeat: limits.heartbeat,
@@ -191,16 +183,16 @@ impl Gateway {
             metrics.clone(),
         );
         tasks.spawn(signals.run());
-        tasks.spawn(maintain(database, config.retention, parts.clone()));
+        tasks.spawn(upkeep::maintain(database, config.retention, parts.clone()));
 
         let directory = Directory::new(
             limits.streams,
             limits.streams_per_user,
             limits.anonymous_per_address,
         );
-        tasks.spawn(reap(
+        tasks.spawn(upkeep::reap(
             directory.clone(),
-            limits.write_timeout * STALLED_AFTER,
+            limits.write_timeout,
             metrics.clone(),
             parts.clone(),
         ));
@@ -309,121 +301,4 @@ async fn listen(address: SocketAddr) -> Result<TcpListener, StartError> {
 fn local_address(listener: &TcpListener, address: SocketAddr) -> Result<SocketAddr, StartError> {
     let local = listener.local_addr();
     local.map_err(|source| StartError::Listen { address, source })
-}
-
-/// Waits for the database and sees to its schema.
-async fn prepare(
-    database: &Database,
-    mode: MigrateMode,
-    authority: &Authority,
-) -> Result<(), StartError> {
-    let mut backoff = Backoff::new();
-    loop {
-        match prepare_once(database, mode, authority).await {
-            Ok(()) => return Ok(()),
-            Err(Unprepared::Schema(error)) => return Err(StartError::Schema(error)),
-            Err(Unprepared::Away(error)) => {
-                backoff.log("start", &error);
-                backoff.wait().await;
-            }
-        }
-    }
-}
-
-enum Unprepared {
-    Away(ConnectError),
-    Schema(MigrateError),
-}
-
-/// A database that goes away in the middle is waited for like one that is not there yet.
-fn schema(error: MigrateError) -> Unprepared {
-    match error {
-        MigrateError::Postgres(error) | MigrateError::Failed { source: error, .. }
-            if error.is_closed() =>
-        {
-            Unprepared::Away(error.into())
-        }
-        error => Unprepared::Schema(error),
-    }
-}
-
-async fn prepare_once(
-    database: &Database,
-    mode: MigrateMode,
-    authority: &Authority,
-) -> Result<(), Unprepared> {
-    let mut session = database
-        .session("maintenance")
-        .await
-        .map_err(Unprepared::Away)?;
-    match mode {
-        MigrateMode::Auto => {
-            let applied = migrate::migrate(session.client_mut()).await;
-            let applied = applied.map_err(schema)?;
-            if !applied.is_empty() {
-                tracing::info!(migrations = ?applied, "schema brought up to date");
-            }
-        }
-        MigrateMode::Check => migrate::check(&session).await.map_err(schema)?,
-        MigrateMode::Off => {}
-    }
-    let key = tickets::key(&session).await.map_err(Unprepared::Away)?;
-    match key {
-        Some(key) => authority.accept_tickets(&key),
-        None => tracing::warn!("this database user may not read the key of tickets; none are sold"),
-    }
-    Ok(())
-}
-
-/// Cuts streams whose clients do not read, until cancelled.
-async fn reap(
-    directory: Arc<Directory>,
-    patience: Duration,
-    metrics: Arc<Metrics>,
-    cancel: CancellationToken,
-) {
-    while cancel
-        .run_until_cancelled(tokio::time::sleep(REAP_EVERY))
-        .await
-        .is_some()
-    {
-        let cut = directory.cut_stalled(patience);
-        if cut > 0 {
-            metrics.streams_cut.inc_by(cut as u64);
-            tracing::warn!(streams = cut, "streams cut: their clients took nothing");
-        }
-    }
-}
-
-/// Makes partitions ahead and trims old ones, until cancelled.
-async fn maintain(database: Database, retention: Duration, cancel: CancellationToken) {
-    let mut backoff = Backoff::new();
-    loop {
-        let pass = async {
-            let session = database.session("maintenance").await?;
-            Ok::<_, ConnectError>(partitions::maintain(&session, retention).await?)
-        };
-        let done = tokio::select! {
-            () = cancel.cancelled() => return,
-            done = pass => done,
-        };
-        let wait = async {
-            match done {
-                Ok(_) => {
-                    backoff.mended("maintenance");
-                    // Gateways that started together do not stay in step.
-                    let jitter = 0.8 + 0.4 * fastrand::f64();
-                    tokio::time::sleep(MAINTAIN_EVERY.mul_f64(jitter)).await;
-                }
-                Err(error) => {
-                    backoff.log("maintenance", &error);
-                    backoff.wait().await;
-                }
-            }
-        };
-        tokio::select! {
-            () = cancel.cancelled() => return,
-            () = wait => {}
-        }
-    }
 }

@@ -13,6 +13,7 @@ pub mod publish;
 pub mod state;
 pub mod tail;
 pub mod tickets;
+mod tls;
 
 pub use bell::Bell;
 pub use connect::{ConnectError, Database, Session};

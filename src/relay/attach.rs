@@ -6,7 +6,7 @@ use std::time::Duration;
 use deadpool_postgres::Pool;
 use tokio::sync::{mpsc, oneshot};
 
-use super::look::Status;
+use super::status::Status;
 use super::turn::Turns;
 use crate::cursor::Cursor;
 use crate::frame::Position;

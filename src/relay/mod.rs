@@ -12,11 +12,13 @@ pub mod look;
 mod pace;
 pub mod replay;
 pub mod signal;
+pub mod status;
 pub mod sync;
 pub mod turn;
 
 pub use attach::{Attached, Relay};
 pub use feed::{Feed, Request, Since};
-pub use look::{Look, Status};
+pub use look::Look;
 pub use signal::Signals;
+pub use status::Status;
 pub use turn::Turns;
