@@ -2,7 +2,7 @@
 //!
 //! It knows nothing of Postgres or HTTP. The [`Window`] keeps the newest frames by topic, so that
 //! most reconnects need no database; a [`Shard`] owns the streams, appends frames to their
-//! [`outbox`]es in one fixed order and wakes their writers; the [`Directory`] counts who is here.
+//! [`outbox`]es in one fixed order and wakes their writers; the [`Directory`] holds who is here.
 
 pub mod directory;
 pub mod outbox;
