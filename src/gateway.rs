@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpSocket};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -28,6 +28,9 @@ use crate::postgres::migrate::MigrateError;
 use crate::postgres::{Bell, ConnectError, Database, Listener};
 use crate::relay::attach::Bounds;
 use crate::relay::{Look, Relay, Signals, Status, Turns};
+
+/// Connections that may wait to be accepted; the system bounds it further (`net.core.somaxconn`).
+const BACKLOG: u32 = 4096;
 
 /// Messages with content that may wait between hearing and sending.
 const MESSAGES: usize = 4096;
@@ -91,8 +94,7 @@ impl Gateway {
         let database = Database::parse(&config.database_url).map_err(StartError::Database)?;
         let authority = Authority::new(config.auth.clone()).map_err(StartError::Tokens)?;
         let authority = Arc::new(authority);
-        let listener = listen(config.listen).await?;
-        let ops_listener = listen(config.ops_listen).await?;
+        let (door, ops_door) = (bind(config.listen)?, bind(config.ops_listen)?);
         let limits = config.limits.clone();
 
         let metrics = Arc::new(Metrics::new());
@@ -110,8 +112,9 @@ impl Gateway {
             budget: budget.clone(),
             draining: draining.clone(),
         };
-        let gateway_address = local_address(&listener, config.listen)?;
-        let ops_address = local_address(&ops_listener, config.ops_listen)?;
+        let gateway_address = local_address(&door, config.listen)?;
+        let ops_address = local_address(&ops_door, config.ops_listen)?;
+        let ops_listener = listen(ops_door, config.ops_listen)?;
         let bounds = AcceptBounds {
             connections: limits.streams.saturating_add(OTHER_CONNECTIONS),
             head_timeout: limits.head_timeout,
@@ -153,6 +156,7 @@ impl Gateway {
             Bounds {
                 stream_queue_bytes: limits.stream_queue_bytes,
                 replay_events: limits.replay,
+                statement_timeout: limits.statement_timeout,
                 hold: HOLD,
             },
         );
@@ -213,6 +217,8 @@ impl Gateway {
             },
             pages,
         };
+        // Only now can anybody connect: until the database is there, proxies are to go elsewhere.
+        let listener = listen(door, config.listen)?;
         let closing = clients.clone();
         doors.spawn(accept::serve(listener, Arc::new(app), bounds, closing));
         tracing::info!(
@@ -293,12 +299,29 @@ impl Gateway {
     }
 }
 
-async fn listen(address: SocketAddr) -> Result<TcpListener, StartError> {
-    let listener = TcpListener::bind(address).await;
+/// Takes an address, without anybody being able to connect yet.
+fn bind(address: SocketAddr) -> Result<TcpSocket, StartError> {
+    let bound = || {
+        let socket = match address {
+            SocketAddr::V4(_) => TcpSocket::new_v4()?,
+            SocketAddr::V6(_) => TcpSocket::new_v6()?,
+        };
+        // A restart need not wait for the connections of the process before it to be forgotten. Any free port
+        // is another matter: it would be shared with whoever else has bound it and does not listen yet.
+        socket.set_reuseaddr(address.port() != 0)?;
+        socket.bind(address)?;
+        Ok(socket)
+    };
+    bound().map_err(|source| StartError::Listen { address, source })
+}
+
+/// Opens it.
+fn listen(socket: TcpSocket, address: SocketAddr) -> Result<TcpListener, StartError> {
+    let listener = socket.listen(BACKLOG);
     listener.map_err(|source| StartError::Listen { address, source })
 }
 
-fn local_address(listener: &TcpListener, address: SocketAddr) -> Result<SocketAddr, StartError> {
+fn local_address(listener: &TcpSocket, address: SocketAddr) -> Result<SocketAddr, StartError> {
     let local = listener.local_addr();
     local.map_err(|source| StartError::Listen { address, source })
 }

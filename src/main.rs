@@ -3,13 +3,12 @@
 use std::io::IsTerminal;
 use std::process::ExitCode;
 
-use clap::Parser;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tidings::cli::{Cli, Failure};
 use tracing_subscriber::EnvFilter;
 
 fn main() -> ExitCode {
-    let cli = Cli::try_parse().unwrap_or_else(|error| {
+    let cli = Cli::read(std::env::args_os()).unwrap_or_else(|error| {
         // Help and version are answers; anything else is a command line that cannot be used.
         let code = if error.use_stderr() { 64 } else { 0 };
         // Nobody is left to tell when even printing fails.

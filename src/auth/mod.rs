@@ -124,7 +124,7 @@ impl Authority {
         match credentials::choose(presented, self.cookie.as_deref(), &self.origins)? {
             Chosen::Bearer(token) => self.by_token(token, Credential::Bearer, now),
             Chosen::Cookie(token) => self.by_token(token, Credential::Cookie, now),
-            Chosen::Ticket(ticket) => self.by_ticket(ticket, presented.origin, now),
+            Chosen::Ticket(ticket) => self.by_ticket(ticket, presented, now),
             Chosen::Nothing if self.public.is_empty() => Err(Refusal::Unauthorized(Cause::Missing)),
             Chosen::Nothing => Ok(Identity::anonymous(self.public.clone())),
         }
@@ -204,11 +204,11 @@ impl Authority {
     fn by_ticket(
         &self,
         ticket: &str,
-        origin: Option<&str>,
+        presented: &Presented<'_>,
         now: Timestamp,
     ) -> Result<Identity, Refusal> {
         let key = self.tickets.get().ok_or(Refusal::TicketsUnavailable)?;
-        let grant = key.check(ticket, origin, now)?;
+        let grant = key.check(ticket, presented.origin, presented.fetch_site, now)?;
         // The ticket may be older than the last change of the configuration.
         if self.tenants_required && grant.tenant.is_none() {
             return Err(Cause::NoTenant.into());

@@ -45,6 +45,7 @@ impl TicketKey {
         &self,
         text: &str,
         origin: Option<&str>,
+        fetch_site: Option<&str>,
         now: Timestamp,
     ) -> Result<Grant, Cause> {
         if text.len() > TICKET_BYTES_MAX {
@@ -62,7 +63,10 @@ impl TicketKey {
         if now.as_second() >= grant.opens_until || now.as_second() >= grant.expires_at {
             return Err(Cause::Expired);
         }
-        if grant.origin.is_some() && grant.origin.as_deref() != origin {
+        // A browser names the origin when it buys, and leaves it out when a page of that very origin opens
+        // the stream; then it says so in a header that no page can set.
+        let same_origin = origin.is_none() && fetch_site == Some("same-origin");
+        if grant.origin.is_some() && grant.origin.as_deref() != origin && !same_origin {
             return Err(Cause::WrongOrigin);
         }
         Ok(grant)
@@ -118,14 +122,14 @@ mod tests {
     #[test]
     fn any_gateway_of_the_database_takes_a_ticket_again_and_again() {
         let text = key().sign(&grant());
-        assert_eq!(key().check(&text, None, at(1_000)), Ok(grant()));
+        assert_eq!(key().check(&text, None, None, at(1_000)), Ok(grant()));
         assert_eq!(
-            key().check(&text, Some("https://x.test"), at(1_059)),
+            key().check(&text, Some("https://x.test"), None, at(1_059)),
             Ok(grant())
         );
         let stranger = TicketKey::new(&[8; 32]);
         assert_eq!(
-            stranger.check(&text, None, at(1_000)),
+            stranger.check(&text, None, None, at(1_000)),
             Err(Cause::WrongSignature)
         );
     }
@@ -133,13 +137,19 @@ mod tests {
     #[test]
     fn a_ticket_ends_with_its_time_or_its_token() {
         let text = key().sign(&grant());
-        assert_eq!(key().check(&text, None, at(1_060)), Err(Cause::Expired));
+        assert_eq!(
+            key().check(&text, None, None, at(1_060)),
+            Err(Cause::Expired)
+        );
         let short = Grant {
             expires_at: 1_010,
             ..grant()
         };
         let text = key().sign(&short);
-        assert_eq!(key().check(&text, None, at(1_010)), Err(Cause::Expired));
+        assert_eq!(
+            key().check(&text, None, None, at(1_010)),
+            Err(Cause::Expired)
+        );
     }
 
     #[test]
@@ -150,15 +160,27 @@ mod tests {
         });
         assert!(
             key()
-                .check(&text, Some("https://app.test"), at(1_000))
+                .check(&text, Some("https://app.test"), None, at(1_000))
                 .is_ok()
         );
         for other in [None, Some("https://evil.test"), Some("null"), Some("")] {
             assert_eq!(
-                key().check(&text, other, at(1_000)),
+                key().check(&text, other, None, at(1_000)),
                 Err(Cause::WrongOrigin)
             );
         }
+        let without_origin = |site| key().check(&text, None, Some(site), at(1_000));
+        assert!(without_origin("same-origin").is_ok());
+        for site in ["same-site", "cross-site", "none", ""] {
+            assert_eq!(without_origin(site), Err(Cause::WrongOrigin), "{site}");
+        }
+        let elsewhere = key().check(
+            &text,
+            Some("https://evil.test"),
+            Some("same-origin"),
+            at(1_000),
+        );
+        assert_eq!(elsewhere, Err(Cause::WrongOrigin));
     }
 
     #[test]
@@ -169,12 +191,12 @@ mod tests {
             bytes[position] = if bytes[position] == b'A' { b'B' } else { b'A' };
             let changed = String::from_utf8(bytes).unwrap();
             assert!(
-                key().check(&changed, None, at(1_000)).is_err(),
+                key().check(&changed, None, None, at(1_000)).is_err(),
                 "{position}"
             );
         }
         assert_eq!(
-            key().check(&"1.".repeat(TICKET_BYTES_MAX), None, at(1_000)),
+            key().check(&"1.".repeat(TICKET_BYTES_MAX), None, None, at(1_000)),
             Err(Cause::TooLong)
         );
     }
@@ -182,7 +204,7 @@ mod tests {
     proptest! {
         #[test]
         fn no_text_panics_or_passes(text in any::<String>()) {
-            prop_assert!(key().check(&text, None, at(1_000)).is_err());
+            prop_assert!(key().check(&text, None, None, at(1_000)).is_err());
         }
     }
 }

@@ -12,7 +12,11 @@ mod session;
 mod tail;
 mod token;
 
-use clap::{Parser, Subcommand};
+use std::ffi::OsString;
+
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
+
+use crate::config::without_empty;
 
 /// The exit code for a configuration or command line that cannot be used (`EX_USAGE`).
 const EXIT_USAGE: u8 = 64;
@@ -82,6 +86,14 @@ impl std::fmt::Display for Failure {
 }
 
 impl Cli {
+    /// Reads a command line, and the environment beside it.
+    pub fn read(
+        line: impl IntoIterator<Item = impl Into<OsString> + Clone>,
+    ) -> Result<Self, clap::Error> {
+        let matches = without_empty(Self::command()).try_get_matches_from(line)?;
+        Self::from_arg_matches(&matches)
+    }
+
     /// Runs the command to its end.
     pub async fn run(self) -> Result<(), Failure> {
         match self.command {

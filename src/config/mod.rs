@@ -72,7 +72,7 @@ impl ServeArgs {
     pub fn from_flags<'a>(
         flags: impl IntoIterator<Item = &'a str>,
     ) -> Result<ServeArgs, clap::Error> {
-        let command = ServeArgs::augment_args(clap::Command::new("tidings"));
+        let command = without_empty(ServeArgs::augment_args(clap::Command::new("tidings")));
         let line = std::iter::once("tidings").chain(flags);
         ServeArgs::from_arg_matches(&command.try_get_matches_from(line)?)
     }
@@ -112,6 +112,18 @@ impl ServeArgs {
             Err(faults)
         }
     }
+}
+
+/// Takes an empty variable for one that is not set: deployment templates cannot leave one out.
+pub(crate) fn without_empty(command: clap::Command) -> clap::Command {
+    let command = command.mut_args(|arg| {
+        let value = arg.get_env().and_then(std::env::var_os);
+        match value {
+            Some(value) if value.is_empty() => arg.env(clap::builder::Resettable::Reset),
+            _ => arg,
+        }
+    });
+    command.mut_subcommands(without_empty)
 }
 
 impl DatabaseArgs {

@@ -35,12 +35,18 @@ enum Unprepared {
 fn schema(error: MigrateError) -> Unprepared {
     match error {
         MigrateError::Postgres(error) | MigrateError::Failed { source: error, .. }
-            if error.is_closed() =>
+            if is_away(&error) =>
         {
             Unprepared::Away(error.into())
         }
         error => Unprepared::Schema(error),
     }
+}
+
+/// Whether the server is gone or going: its connection, or what it says of itself (classes 08 and 57P).
+fn is_away(error: &tokio_postgres::Error) -> bool {
+    let code = error.code().map_or("", |code| code.code());
+    error.is_closed() || code.starts_with("08") || code.starts_with("57P")
 }
 
 async fn prepare_once(

@@ -21,6 +21,9 @@ const REAP_EVERY: Duration = Duration::from_secs(1);
 /// How often partitions are made and trimmed.
 const MAINTAIN_EVERY: Duration = Duration::from_secs(600);
 
+/// How long a pass may take: a session that is swallowed must not end all trimming.
+const PASS_TIMEOUT: Duration = Duration::from_secs(300);
+
 /// Cuts streams whose clients do not read, until cancelled.
 pub(super) async fn reap(
     directory: Arc<Directory>,
@@ -51,7 +54,9 @@ pub(super) async fn maintain(database: Database, retention: Duration, cancel: Ca
         };
         let done = tokio::select! {
             () = cancel.cancelled() => return,
-            done = pass => done,
+            done = tokio::time::timeout(PASS_TIMEOUT, pass) => done.unwrap_or(Err(ConnectError::Lost(
+                "the session does not answer",
+            ))),
         };
         let wait = async {
             match done {

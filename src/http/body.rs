@@ -8,8 +8,9 @@ use http_body_util::Full;
 use hyper::body::{Body as HttpBody, Frame, SizeHint};
 use prometheus_client::metrics::gauge::Gauge;
 
-use crate::hub::Seat;
+use crate::hub::{Seat, Watched};
 use crate::relay::Feed;
+use crate::relay::turn::Room;
 
 /// How much is handed to the writer at once, in bytes: a client on a slow line has its time for this
 /// much, and not for a large event.
@@ -21,6 +22,32 @@ pub enum Body {
     Full(Full<Bytes>),
     /// A stream of events.
     Events(Events),
+    /// An answer that may be large.
+    Large(Large),
+}
+
+/// An answer that is handed out in slices, so that it is noticed when its client does not take it, and
+/// that counts as held until then.
+pub struct Large {
+    rest: Bytes,
+    watched: Watched,
+    _room: Room,
+}
+
+impl Large {
+    pub(crate) fn new(bytes: Bytes, watched: Watched, room: Room) -> Self {
+        Self {
+            rest: bytes,
+            watched,
+            _room: room,
+        }
+    }
+
+    fn next(&mut self) -> Option<Bytes> {
+        let slice = self.rest.split_to(self.rest.len().min(SLICE_BYTES));
+        self.watched.asked(!slice.is_empty());
+        (!slice.is_empty()).then_some(slice)
+    }
 }
 
 /// An open stream: its bytes, its seat, its place in the count.
@@ -49,12 +76,12 @@ impl Events {
             match self.feed.poll_next(cx) {
                 Poll::Ready(Some(block)) => self.rest = block,
                 end_or_pending => {
-                    self.seat.asked(false);
+                    self.seat.watched.asked(false);
                     return end_or_pending;
                 }
             }
         }
-        self.seat.asked(true);
+        self.seat.watched.asked(true);
         let slice = self.rest.split_to(self.rest.len().min(SLICE_BYTES));
         Poll::Ready(Some(slice))
     }
@@ -86,6 +113,7 @@ impl HttpBody for Body {
                 let next = events.poll_next(cx);
                 next.map(|bytes| bytes.map(|bytes| Ok(Frame::data(bytes))))
             }
+            Self::Large(large) => Poll::Ready(large.next().map(|bytes| Ok(Frame::data(bytes)))),
         }
     }
 
@@ -93,6 +121,7 @@ impl HttpBody for Body {
         match self {
             Self::Full(full) => full.is_end_stream(),
             Self::Events(_) => false,
+            Self::Large(large) => large.rest.is_empty(),
         }
     }
 
@@ -100,6 +129,7 @@ impl HttpBody for Body {
         match self {
             Self::Full(full) => full.size_hint(),
             Self::Events(_) => SizeHint::default(),
+            Self::Large(large) => SizeHint::with_exact(large.rest.len() as u64),
         }
     }
 }

@@ -9,7 +9,8 @@ use hyper::http::request::Parts;
 use hyper::{Method, Response, StatusCode};
 use jiff::Timestamp;
 
-use super::body::Body;
+use super::accept;
+use super::body::{Body, Large};
 use super::events::{choose_topics, guest, plain};
 use super::presented;
 use super::problem::{Problem, common_headers};
@@ -19,6 +20,7 @@ use crate::postgres::Unserved;
 use crate::postgres::state::StateError;
 use crate::relay::Since;
 use crate::relay::sync::{Answer, Failure, Question};
+use crate::relay::turn::Busy;
 
 /// The most events of a page when the caller does not say.
 const PAGE_USUAL: usize = 200;
@@ -54,7 +56,13 @@ pub(crate) async fn sync(
     }
     let answer = app.relay.sync(&question, app.limits.statement_timeout);
     let answer = answer.await.map_err(|failure| problem(app, failure))?;
-    Ok(json(StatusCode::OK, write(&answer, &denied)))
+    let text = write(&answer, &denied);
+    drop(answer);
+    let room = app.relay.turns.room(text.len());
+    let room = room.map_err(|Busy| Problem::unavailable())?;
+    let watched = app.directory.watch(accept::cut(request));
+    let body = Large::new(text.into(), watched, room);
+    Ok(json(StatusCode::OK, String::new()).map(|_| Body::Large(body)))
 }
 
 /// How many events a page may have: as many as are asked for, within bounds.

@@ -31,7 +31,7 @@ pub enum Full {
 #[derive(Debug)]
 pub struct Directory {
     guests: DashMap<Guest, usize>,
-    streams: DashMap<u64, Arc<Vital>>,
+    watched: DashMap<u64, Arc<Vital>>,
     next: AtomicU64,
     taken: AtomicUsize,
     start: Instant,
@@ -54,6 +54,14 @@ struct Vital {
 pub struct Seat {
     directory: Arc<Directory>,
     guest: Guest,
+    /// By which it is found when its client does not read.
+    pub watched: Watched,
+}
+
+/// A response whose client is watched until this is dropped.
+#[derive(Debug)]
+pub struct Watched {
+    directory: Arc<Directory>,
     number: u64,
     vital: Arc<Vital>,
 }
@@ -63,7 +71,7 @@ impl Directory {
     pub fn new(limit: usize, per_user: usize, per_address: usize) -> Arc<Self> {
         Arc::new(Self {
             guests: DashMap::new(),
-            streams: DashMap::new(),
+            watched: DashMap::new(),
             next: AtomicU64::new(0),
             taken: AtomicUsize::new(0),
             start: Instant::now(),
@@ -93,19 +101,27 @@ impl Directory {
             }
             *seats += 1;
         }
+        Ok(Seat {
+            directory: self.clone(),
+            guest,
+            watched: self.watch(cut),
+        })
+    }
+
+    /// Watches a response that takes no seat; `cut` ends it when its client does not read.
+    pub fn watch(self: &Arc<Self>, cut: CancellationToken) -> Watched {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         let vital = Arc::new(Vital {
             // Its head has been handed out, and nobody has asked for more.
             handed: AtomicU64::new(self.now()),
             cut,
         });
-        self.streams.insert(number, vital.clone());
-        Ok(Seat {
+        self.watched.insert(number, vital.clone());
+        Watched {
             directory: self.clone(),
-            guest,
             number,
             vital,
-        })
+        }
     }
 
     /// How many streams are open.
@@ -113,12 +129,12 @@ impl Directory {
         self.taken.load(Ordering::Relaxed)
     }
 
-    /// Cuts the streams that have taken nothing for this long although something waits, and returns
+    /// Cuts the responses that have taken nothing for this long although something waits, and returns
     /// how many.
     pub fn cut_stalled(&self, patience: Duration) -> usize {
         let before = self.now().saturating_sub(patience.as_millis() as u64);
         let mut cut = 0;
-        for stream in &self.streams {
+        for stream in &self.watched {
             let handed = stream.handed.load(Ordering::Relaxed);
             if handed != 0 && handed < before && !stream.cut.is_cancelled() {
                 stream.cut.cancel();
@@ -133,7 +149,7 @@ impl Directory {
     }
 }
 
-impl Seat {
+impl Watched {
     /// Notes that the writer has asked for more, and whether it got something.
     pub fn asked(&self, got: bool) {
         let handed = if got { self.directory.now() } else { 0 };
@@ -141,9 +157,14 @@ impl Seat {
     }
 }
 
+impl Drop for Watched {
+    fn drop(&mut self) {
+        self.directory.watched.remove(&self.number);
+    }
+}
+
 impl Drop for Seat {
     fn drop(&mut self) {
-        self.directory.streams.remove(&self.number);
         let guests = &self.directory.guests;
         if let Some(mut taken) = guests.get_mut(&self.guest) {
             *taken -= 1;
@@ -180,7 +201,7 @@ mod tests {
     fn nothing_is_kept_of_those_who_left() {
         let directory = Directory::new(10, 2, 1);
         drop(take(&directory, &Guest::User("42".into())).expect("a seat"));
-        assert!(directory.guests.is_empty() && directory.streams.is_empty());
+        assert!(directory.guests.is_empty() && directory.watched.is_empty());
     }
 
     #[test]
@@ -188,13 +209,13 @@ mod tests {
         let directory = Directory::new(10, 10, 1);
         let user = Guest::User("42".into());
         let [deaf, waiting] = [(); 2].map(|()| take(&directory, &user).expect("a seat"));
-        waiting.asked(true);
-        waiting.asked(false);
+        waiting.watched.asked(true);
+        waiting.watched.asked(false);
         assert_eq!(directory.cut_stalled(Duration::from_secs(60)), 0);
         while directory.cut_stalled(Duration::ZERO) == 0 {
             std::thread::yield_now();
         }
-        assert!(deaf.vital.cut.is_cancelled());
-        assert!(!waiting.vital.cut.is_cancelled());
+        assert!(deaf.watched.vital.cut.is_cancelled());
+        assert!(!waiting.watched.vital.cut.is_cancelled());
     }
 }

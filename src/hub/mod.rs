@@ -11,7 +11,7 @@ mod topics;
 mod wheel;
 pub mod window;
 
-pub use directory::{Directory, Full, Seat};
+pub use directory::{Directory, Full, Seat, Watched};
 pub use outbox::{Budget, Outbox, Outlet};
 pub use shard::{Command, Join, Shard, ShardHandle, Timing, Tried};
 pub use window::{Missed, Window};

@@ -40,6 +40,8 @@ pub struct Bounds {
     pub stream_queue_bytes: usize,
     /// The most events that a stream replays.
     pub replay_events: usize,
+    /// How long a statement of a replay may take.
+    pub statement_timeout: Duration,
     /// How long a stream that needs the database is held while that is away.
     pub hold: Duration,
 }

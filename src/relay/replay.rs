@@ -11,6 +11,7 @@ use bytes::{Bytes, BytesMut};
 use super::attach::{Attached, Relay};
 use super::feed::Out;
 use super::loan::Loan;
+use super::sync::GRACE;
 use super::turn::Busy;
 use crate::cursor::{Cursor, Leg, LegText, Standing};
 use crate::frame::{Bye, Frame, Position, Reset};
@@ -157,7 +158,8 @@ impl Replay<'_> {
         };
         let loan = self.loan().await?;
         let ends = (cursor, target);
-        let page = history::page(&*loan, self.topics, leg, after, extent, ends).await;
+        let page = history::page(&*loan, self.topics, leg, after, extent, ends);
+        let page = self.in_time(page).await?;
         loan.release();
         Ok(page?)
     }
@@ -179,9 +181,19 @@ impl Replay<'_> {
 
     async fn ask_missed(&self, legs: &[Leg], most: i64) -> Result<i64, Unserved> {
         let loan = self.loan().await?;
-        let missed = history::missed(&*loan, self.topics, legs, most).await;
+        let missed = self
+            .in_time(history::missed(&*loan, self.topics, legs, most))
+            .await?;
         loan.release();
         Ok(missed?)
+    }
+
+    /// Bounds a statement on this side too: a peer that swallows it would hold the turn for ever. The
+    /// session of one that did not answer is not used again.
+    async fn in_time<T>(&self, statement: impl Future<Output = T>) -> Result<T, Unserved> {
+        let limit = self.relay.bounds.statement_timeout + GRACE;
+        let answer = tokio::time::timeout(limit, statement).await;
+        answer.map_err(|_| Unserved::Away("the session does not answer".into()))
     }
 
     async fn loan(&self) -> Result<Loan, Unserved> {

@@ -12,12 +12,20 @@ use crate::hub::directory::Guest;
 /// Pages of replays in memory at once: 64 MiB of them, at 256 KiB each.
 const PAGES: usize = 256;
 
+/// What all answers of syncs together may hold until their clients have taken them, in KiB: more than one with
+/// the state of as many topics as a stream may have.
+const ANSWERS_KIB: usize = 128 << 10;
+
+/// Room for an answer, held until that has gone out.
+pub type Room = OwnedSemaphorePermit;
+
 /// Hands out turns.
 #[derive(Debug)]
 pub struct Turns {
     guests: DashMap<Guest, Arc<Semaphore>>,
     all: Arc<Semaphore>,
     pages: Arc<Semaphore>,
+    answers: Arc<Semaphore>,
     wait: Duration,
 }
 
@@ -47,6 +55,7 @@ impl Turns {
             guests: DashMap::new(),
             all: Arc::new(Semaphore::new((pool_size / 2).max(1))),
             pages: Arc::new(Semaphore::new(PAGES)),
+            answers: Arc::new(Semaphore::new(ANSWERS_KIB)),
             wait,
         })
     }
@@ -54,6 +63,13 @@ impl Turns {
     /// Waits for a place in which to hold a page until its reader has it.
     pub(crate) async fn page(&self, wait: Duration) -> Result<OwnedSemaphorePermit, Busy> {
         granted(tokio::time::timeout(wait, self.pages.clone().acquire_owned()).await)
+    }
+
+    /// Room for an answer of so many bytes, if there is.
+    pub(crate) fn room(&self, bytes: usize) -> Result<Room, Busy> {
+        let kib = u32::try_from(bytes.div_ceil(1 << 10)).map_err(|_| Busy)?;
+        let room = self.answers.clone().try_acquire_many_owned(kib);
+        room.map_err(|_| Busy)
     }
 
     /// Waits for a turn.

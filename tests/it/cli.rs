@@ -708,3 +708,33 @@ async fn the_soft_limit_of_descriptors_is_raised() {
         "{log}"
     );
 }
+
+#[test]
+fn an_empty_variable_is_one_that_is_not_set() {
+    let help = std::process::Command::new(env!("CARGO_BIN_EXE_tidings"))
+        .args(["serve", "--help"])
+        .output()
+        .expect("runs");
+    let help = String::from_utf8(help.stdout).expect("text");
+    let names = help.split("[env: ").skip(1);
+    let names: Vec<&str> = names
+        .filter_map(|rest| rest.split(['=', ']']).next())
+        .collect();
+    assert!(names.len() > 40, "{names:?}");
+    let refused = std::process::Command::new(env!("CARGO_BIN_EXE_tidings"))
+        .arg("serve")
+        .envs(names.iter().map(|name| (name, "")))
+        .output()
+        .expect("runs");
+    assert_eq!(refused.status.code(), Some(64));
+    let said = String::from_utf8(refused.stderr).expect("text");
+    // What must be set is missing; nothing is wrong with what need not.
+    let faults: Vec<&str> = said.lines().skip(1).collect();
+    let must = ["DATABASE_URL", "TIDINGS_JWT_SECRET"];
+    assert!(
+        faults
+            .iter()
+            .all(|line| must.iter().any(|name| line.contains(name))),
+        "{said}"
+    );
+}

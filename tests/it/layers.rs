@@ -52,6 +52,7 @@ const DOOR_KNOWS: &[&str] = &[
     "hub::Budget",
     "hub::Directory",
     "hub::Seat",
+    "hub::Watched",
     "hub::directory::Guest",
     "postgres::Lease",
     "postgres::Unserved",
