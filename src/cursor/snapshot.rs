@@ -16,9 +16,13 @@ pub struct Snapshot {
 
 impl Snapshot {
     /// A snapshot from its parts, or `None` unless `in_progress` ascends strictly and stays below `xmax`.
-    /// No transaction has the id 0: Postgres reads no snapshot that names it.
+    /// No transaction has an id whose low 32 bits are 0: Postgres reads no snapshot that names one.
     pub fn new(xmax: u64, in_progress: Vec<u64>) -> Option<Self> {
-        if xmax == 0 || in_progress.first() == Some(&0) {
+        if [xmax]
+            .iter()
+            .chain(&in_progress)
+            .any(|xid| *xid as u32 == 0)
+        {
             return None;
         }
         let ascends = in_progress.windows(2).all(|pair| pair[0] < pair[1]);

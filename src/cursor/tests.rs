@@ -188,3 +188,15 @@ fn a_changed_anchor_has_diverged_and_a_lost_one_is_told_from_a_trimmed_one() {
     assert_eq!(cursor.standing(&floor(10, 80, 2), None), Standing::Diverged);
     assert_eq!(cursor.standing(&floor(11, 80, 2), None), Standing::Trimmed);
 }
+
+#[test]
+fn a_transaction_that_postgres_never_has_is_no_part_of_a_cursor() {
+    for text in [
+        "1~4294967296~1.00000000",
+        "1~4294967293.3~1.00000000",
+        "1~4294967293.9.3~1.00000000",
+        "1~4294967293.2~5~1~10.10.00000000",
+    ] {
+        assert_eq!(text.parse::<Cursor>(), Err(CursorError), "{text}");
+    }
+}

@@ -128,8 +128,15 @@ pub(crate) fn choose_topics(
 /// Where the stream begins: the header, which a browser sends when it comes back, counts before
 /// the parameter, which it repeats for ever.
 fn since(headers: &HeaderMap, query: &Query) -> Result<Since, Problem> {
-    let header = headers.get(HeaderName::from_static("last-event-id"));
-    let header = header.filter(|value| !value.is_empty());
+    let mut lines = headers
+        .get_all(HeaderName::from_static("last-event-id"))
+        .iter();
+    let header = lines.next().filter(|value| !value.is_empty());
+    if lines.next().is_some() {
+        return Err(Problem::BadRequest(
+            "Send one Last-Event-ID header at most.",
+        ));
+    }
     let text = match header {
         Some(value) => match value.to_str() {
             Ok(text) => Some(text),

@@ -7,7 +7,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper::body::Incoming;
-use hyper::{Method, Request, Response};
+use hyper::http::request::Parts;
+use hyper::{Method, Request, Response, Version, header};
 use ipnet::IpNet;
 
 use super::accept::Handler;
@@ -80,6 +81,9 @@ impl Handler for App {
                 return plain(response);
             }
         };
+        if let Err(problem) = check_host(&request) {
+            return plain(problem.into_response());
+        }
         if request.method == Method::OPTIONS {
             return plain(cors::preflight(&self.origins, &request.headers, methods));
         }
@@ -98,4 +102,13 @@ impl Handler for App {
         cors::expose(&self.origins, &request.headers, response.headers_mut());
         response
     }
+}
+
+/// HTTP/1.1 asks for exactly one `Host`: two may mean another server to a proxy than to us.
+fn check_host(request: &Parts) -> Result<(), Problem> {
+    let hosts = request.headers.get_all(header::HOST).iter().count();
+    if request.version == Version::HTTP_11 && hosts != 1 {
+        return Err(Problem::BadRequest("Send one Host header."));
+    }
+    Ok(())
 }

@@ -262,14 +262,15 @@ impl Look {
         self.metrics.looks.inc();
         let rows = page.events.len();
         let mark = page.head.mark();
-        if self.continues(&page.head) {
+        let standing = self.standing(&page.head);
+        if standing == Standing::Served {
             self.hand_over(&from, mark, page).await?;
             if let Err(over) = self.rest(tail, &mut arrived).await {
                 self.waiting.extend(arrived);
                 return Err(over);
             }
         } else {
-            self.diverged(mark).await?;
+            self.begin_anew(standing, mark).await?;
         }
         if rows > 0 {
             self.metrics.rows_per_look.observe(rows as f64);
@@ -290,19 +291,20 @@ impl Look {
         while let Some(Cursor::Between { from, to, sent }) = self.position.clone() {
             self.between_pages(&from, arrived).await?;
             let page = self.meanwhile(tail.rest(&from, &to, sent)).await??;
-            if !self.continues(&page.head) {
+            let standing = self.standing(&page.head);
+            if standing != Standing::Served {
                 let head = self.meanwhile(tail.position()).await??;
-                return self.diverged(head.mark()).await;
+                return self.begin_anew(standing, head.mark()).await;
             }
             self.hand_over(&from, to, page).await?;
         }
         Ok(())
     }
 
-    /// Whether the log is still the one in which the gateway's position was taken.
-    fn continues(&self, head: &Head) -> bool {
+    /// How the gateway's position stands to the log.
+    fn standing(&self, head: &Head) -> Standing {
         let position = self.position.as_ref().expect("looked from a position");
-        position.standing(&head.floor, head.anchor) == Standing::Served
+        position.standing(&head.floor, head.anchor)
     }
 
     /// Hands a page over and moves the position on.
@@ -372,11 +374,17 @@ impl Look {
 
     /// History was rewritten under the gateway: it begins anew, and so does every stream, whose
     /// cursor then decides what it can resume.
-    async fn diverged(&mut self, mark: Mark) -> Result<(), Over> {
-        tracing::error!(
-            "the database does not continue the history that this gateway has read (a failover \
-             that lost commits, a restored copy, or trimming while it was away); streams reconnect"
-        );
+    async fn begin_anew(&mut self, standing: Standing, mark: Mark) -> Result<(), Over> {
+        if standing == Standing::Trimmed {
+            tracing::warn!(
+                "events were trimmed before this gateway had read them; streams reconnect"
+            );
+        } else {
+            tracing::error!(
+                "the database does not continue the history that this gateway has read (a failover \
+                 that lost commits, or a restored copy); streams reconnect"
+            );
+        }
         self.pace.all(|| Command::EndAll(Bye::Diverged)).await?;
         self.begin(mark).await
     }

@@ -782,3 +782,21 @@ async fn logs_carry_neither_tokens_nor_tickets_nor_cursors_and_one_record_a_line
         "{logged:?}"
     );
 }
+
+#[tokio::test]
+async fn a_request_has_one_host_and_one_last_event_id() {
+    let database = database();
+    let gateway = Gateway::start(&database).await;
+    let bearer = token("alice", json!({}));
+    let twice = gateway
+        .visit("GET", "/v1/events")
+        .bearer(&bearer)
+        .header("host", "elsewhere.example.org");
+    assert_eq!(twice.send().await.status, 400);
+    let twice = gateway
+        .visit("GET", "/v1/events")
+        .bearer(&bearer)
+        .header("last-event-id", "1~5~0.00000000")
+        .header("last-event-id", "1~6~0.00000000");
+    assert_eq!(twice.send().await.status, 400);
+}
