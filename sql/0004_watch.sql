@@ -29,10 +29,17 @@ begin
 end
 $$;
 
+-- The trigger function's own schema: its owner, the role tidings_watcher, may not so much as name what is in here.
+create schema tidings_watch;
+
 -- The trigger behind a watch. Arguments: topic template, type prefix, and, when not all, the columns.
 -- It may publish although who writes the table may not, and it runs casts that the table's owner may have
--- written (to_jsonb does), so its rights are to be no more than a publisher's: the roles' migration hands it to that role.
-create function tidings.watch_row() returns trigger
+-- written (to_jsonb does), so its rights are to be no more than those two need: the roles' migration hands it to
+-- tidings_watcher. All watches share it, so nobody else may alter it either: made SECURITY INVOKER, it would run
+-- what they like as whoever writes any watched table. An owner may always do that, and the casts run as the owner.
+-- What keeps them from it is that every ALTER FUNCTION looks the name up, for which the owner lacks USAGE.
+-- DROP OWNED looks up nothing: such a cast can still end the watches with it, but not take them over.
+create function tidings_watch.watch_row() returns trigger
 language plpgsql security definer
 set search_path = pg_catalog, pg_temp
 as $$
@@ -124,7 +131,7 @@ begin
     end if;
 
     execute format(
-        'create or replace trigger %I after insert or update or delete on %s for each row execute function tidings.watch_row(%L, %L%s)',
+        'create or replace trigger %I after insert or update or delete on %s for each row execute function tidings_watch.watch_row(%L, %L%s)',
         'tidings_watch_' || left(md5(topic), 8), target, topic, prefix, ', ' || quote_literal(columns)
     );
 end
@@ -140,7 +147,7 @@ declare
 begin
     for name in
         select t.tgname from pg_trigger t
-        where t.tgrelid = target and t.tgfoid = 'tidings.watch_row'::regproc and t.tgparentid = 0
+        where t.tgrelid = target and t.tgfoid = 'tidings_watch.watch_row'::regproc and t.tgparentid = 0
     loop
         execute format('drop trigger %I on %s', name, target);
     end loop;

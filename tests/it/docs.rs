@@ -16,8 +16,14 @@ const PROTOCOL: &str = "docs/protocol.md";
 
 /// Variables that are no settings of `tidings serve`.
 const OTHER_VARIABLES: [&str; 1] = ["TIDINGS_LOG"];
-/// Names that look like metrics and are roles or triggers.
-const OTHER_NAMES: [&str; 3] = ["tidings_publisher", "tidings_gateway", "tidings_watch_"];
+/// Names that look like metrics and are roles, a schema, or triggers.
+const OTHER_NAMES: [&str; 5] = [
+    "tidings_publisher",
+    "tidings_gateway",
+    "tidings_watcher",
+    "tidings_watch",
+    "tidings_watch_",
+];
 
 #[test]
 fn the_tables_of_settings_are_what_the_help_says() {

@@ -31,5 +31,6 @@ mod storm;
 mod streams;
 mod support;
 mod sync;
+mod takeover;
 mod tickets;
 mod watch;

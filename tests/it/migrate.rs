@@ -17,7 +17,7 @@ async fn migrated(database: &Database) -> Result<Vec<&'static str>, MigrateError
 /// Every object of the schema with its definition, so that two databases can be compared.
 async fn shape(client: &Client) -> String {
     text(client, "select md5(string_agg(d, e'\\n' order by d)) from (
-        select pg_get_functiondef(oid) || coalesce(proacl::text, '') from pg_proc where pronamespace = 'tidings'::regnamespace
+        select pg_get_functiondef(oid) || coalesce(proacl::text, '') from pg_proc where pronamespace in ('tidings'::regnamespace, 'tidings_watch'::regnamespace)
         union all
         select relname::text || relkind::text || coalesce(relacl::text, '') from pg_class where relnamespace = 'tidings'::regnamespace
     ) as t (d)").await
@@ -94,18 +94,21 @@ async fn whoever_may_not_make_roles_migrates_all_the_same() {
             text(&client, "select count(*) from tidings.event").await,
             "2"
         );
-        let roles = "select count(*) from pg_roles where rolname in ('tidings_publisher', 'tidings_gateway')";
+        let roles = "select count(*) from pg_roles where rolname in ('tidings_publisher', 'tidings_gateway', 'tidings_watcher')";
         assert_eq!(
             text(&client, roles).await,
-            if owner == "plain" { "0" } else { "2" }
+            if owner == "plain" { "0" } else { "3" }
         );
         let runs_as = "select proowner::regrole from pg_proc where proname = 'watch_row'";
         let expected = if owner == "plain" {
             "plain"
         } else {
-            "tidings_publisher"
+            "tidings_watcher"
         };
         assert_eq!(text(&client, runs_as).await, expected);
+        // Giving the function away took a membership, which must not stay.
+        let members = "select count(*) from pg_auth_members where roleid = to_regrole('tidings_watcher') and member <> 10 and pg_has_role(member, roleid, 'usage')";
+        assert_eq!(text(&client, members).await, "0");
     }
     // Once there are roles, the grants can be made up for.
     let url = server.cluster.url("plain");
@@ -114,15 +117,32 @@ async fn whoever_may_not_make_roles_migrates_all_the_same() {
     run(&client, "select tidings.grant_roles()").await;
     let granted = "has_function_privilege('tidings_publisher', 'tidings.publish(text,text,jsonb,text)', 'execute')";
     assert_eq!(text(&client, granted).await, "true");
+    // But not yet for watches: those of others would run their code with the rights of this owner.
+    let watches =
+        "has_function_privilege('tidings_publisher', 'tidings_watch.watch_row()', 'execute')";
+    assert_eq!(text(&client, watches).await, "false");
     let admin = connect(&server.cluster.url("plain")).await;
+    run(&admin, "alter role tidings_watcher inherit").await;
     run(&admin, "select tidings.grant_roles()").await;
+    let runs_as = "select proowner::regrole from pg_proc where proname = 'watch_row'";
+    assert_eq!(text(&admin, runs_as).await, "plain");
+    run(&admin, "alter role tidings_watcher noinherit").await;
+    run(&admin, "select tidings.grant_roles()").await;
+    assert_eq!(text(&admin, runs_as).await, "tidings_watcher");
+    assert_eq!(text(&client, watches).await, "true");
+    // The owner may watch as before, and repeat the grants.
+    run(
+        &client,
+        "select tidings.grant_roles(), tidings.unwatch('t'), tidings.watch('t', 'b'); insert into t values (2)",
+    )
+    .await;
     assert_eq!(
         text(
-            &admin,
-            "select proowner::regrole from pg_proc where proname = 'watch_row'"
+            &client,
+            "select topic from tidings.event order by id desc limit 1"
         )
         .await,
-        "tidings_publisher"
+        "b"
     );
 }
 

@@ -878,6 +878,9 @@ async fn each_role_may_do_its_part_and_nothing_else() {
         ("delete from tidings.migration", false, false, false),
         ("select nextval('tidings.event_id')", false, false, false),
         ("create table tidings.mine ()", false, false, false),
+        ("create table tidings_watch.mine ()", false, false, false),
+        ("select tidings.fill('a', '{}')", false, false, false),
+        ("select tidings.hand_over_watches()", false, false, false),
         ("drop table tidings.event", false, false, false),
     ] {
         // A function that does not exist would be refused for another reason.
@@ -892,9 +895,9 @@ async fn each_role_may_do_its_part_and_nothing_else() {
         may("pg_monitor", statement, stranger).await;
     }
     let rest = "select string_agg(p.proname, ' ' order by p.proname) from pg_proc p, aclexplode(p.proacl) a
-                where p.pronamespace = 'tidings'::regnamespace and a.grantee = 0";
+                where p.pronamespace in ('tidings'::regnamespace, 'tidings_watch'::regnamespace) and a.grantee = 0";
     assert_eq!(text(&client, rest).await, "cursor escape tag user_topic");
-    let unpinned = "select string_agg(proname, ' ') from pg_proc where pronamespace = 'tidings'::regnamespace
+    let unpinned = "select string_agg(proname, ' ') from pg_proc where pronamespace in ('tidings'::regnamespace, 'tidings_watch'::regnamespace)
                     and prosecdef and not coalesce(array_to_string(proconfig, ';') ~ 'search_path=pg_catalog, pg_temp', false)";
     assert_eq!(text(&client, unpinned).await, "null");
 }

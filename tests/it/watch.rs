@@ -253,7 +253,7 @@ async fn a_watch_that_cannot_work_is_refused_when_it_is_made() {
         )
         .await;
     }
-    let none = "select count(*) from pg_trigger where tgfoid = 'tidings.watch_row'::regproc";
+    let none = "select count(*) from pg_trigger where tgfoid = 'tidings_watch.watch_row'::regproc";
     assert_eq!(text(&client, none).await, "0");
     run(
         &client,
@@ -348,14 +348,14 @@ async fn a_publisher_watches_its_own_tables_and_nobody_elses() {
             .code,
         "42501"
     );
-    let by_hand = "create trigger t after insert on theirs for each row execute function tidings.watch_row('a', 'b')";
+    let by_hand = "create trigger t after insert on theirs for each row execute function tidings_watch.watch_row('a', 'b')";
     assert_eq!(refusal(&client, by_hand).await.code, "42501");
     run(&client, "reset role").await;
     assert_eq!(take(&client).await, r#"a mine.insert {"id": 1}"#);
 }
 
 #[tokio::test]
-async fn code_of_a_watched_tables_owner_runs_with_no_more_than_a_publishers_rights() {
+async fn code_of_a_watched_tables_owner_runs_with_the_rights_of_a_role_that_has_hardly_any() {
     let database = database();
     let client = database.connect().await;
     // Converting a row to JSON calls casts that whoever owns a type may have written.
@@ -378,6 +378,6 @@ async fn code_of_a_watched_tables_owner_runs_with_no_more_than_a_publishers_righ
             "select distinct format('%s %s', taken_by, may_read) from rights"
         )
         .await,
-        "tidings_publisher f"
+        "tidings_watcher f"
     );
 }
