@@ -51,8 +51,9 @@ end
 $$;
 
 -- Gives the trigger function of watches to tidings_watcher and lets publishers make triggers of it, or raises 42501.
--- That role is to have no members, who could alter the function, and to inherit nothing: whoever logs in may
--- make others a member of itself (in Postgres 15), and would lend it a publisher's right to name the function.
+-- That role is to have no members, who could alter the function, and to inherit nothing: whoever has the ADMIN OPTION
+-- on a publisher can make it a member of that one, and would so lend it the right to name the function. (From
+-- Postgres 16 on, GRANT … WITH INHERIT TRUE lends it all the same: that option is for those who may become superuser.)
 create function tidings.hand_over_watches() returns void
 language plpgsql
 set search_path = pg_catalog, pg_temp

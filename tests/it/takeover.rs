@@ -112,10 +112,13 @@ async fn a_cast_that_runs_as_the_functions_owner_cannot_alter_it() {
         ),
     )
     .await;
-    // Whoever logs in may lend out their own rights in Postgres 15, a publisher's among them. Later ones refuse.
-    let _ = mallory
-        .batch_execute("grant mallory to tidings_watcher")
-        .await;
+    // Who may pass on a publisher's rights tries to lend them to the function's owner, the right to name it among them.
+    run(
+        &admin,
+        "create role deputy; grant tidings_publisher to deputy; grant deputy to mallory with admin option",
+    )
+    .await;
+    run(&mallory, "grant deputy to tidings_watcher").await;
     run(&admin, "insert into evil.moods values ('calm')").await;
     let outcome = "select string_agg(distinct done_by || ' ' || code, ', ') || ' ' || count(*) from evil.attempt";
     assert_eq!(

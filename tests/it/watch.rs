@@ -381,3 +381,32 @@ async fn code_of_a_watched_tables_owner_runs_with_the_rights_of_a_role_that_has_
         "tidings_watcher f"
     );
 }
+
+#[tokio::test]
+async fn a_row_that_cannot_be_published_aborts_the_statement_that_wrote_it() {
+    let (_database, client) = with_payments().await;
+    run(
+        &client,
+        "select tidings.watch('payments', 'user:{user_id}/{note}', columns => array['id'])",
+    )
+    .await;
+    // Every one of these characters takes six of the topic's 255 bytes.
+    let too_long = "insert into payments values (1, 7, 1, repeat('é', 42))";
+    hinted(&client, too_long, "22023", "the topic is 259 bytes long").await;
+    run(
+        &client,
+        "select tidings.unwatch('payments'), tidings.watch('payments', 'a')",
+    )
+    .await;
+    let too_large = "insert into payments values (1, 7, 1, repeat('x', 262144))";
+    hinted(&client, too_large, "22023", "the data is").await;
+    assert_eq!(text(&client, "select count(*) from payments").await, "0");
+    // The columns that readers need are small.
+    run(
+        &client,
+        "select tidings.watch('payments', 'a', columns => array['id'])",
+    )
+    .await;
+    run(&client, too_large).await;
+    assert_eq!(take(&client).await, r#"a payments.insert {"id": 1}"#);
+}
