@@ -93,12 +93,6 @@ impl Frame {
         self.position.as_ref()
     }
 
-    /// The event as JSON, without its SSE framing.
-    pub fn json(&self) -> &str {
-        let line = self.text(self.data_line..self.bytes.len());
-        line.trim_start_matches("data: ").trim_end()
-    }
-
     /// The block as a replay sends it, with a position of the replay's own.
     pub fn replayed(&self, named: bool, position: Option<&str>) -> Bytes {
         let mut text = String::with_capacity(self.bytes.len() + 64);

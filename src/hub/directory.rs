@@ -124,11 +124,6 @@ impl Directory {
         }
     }
 
-    /// How many streams are open.
-    pub fn taken(&self) -> usize {
-        self.taken.load(Ordering::Relaxed)
-    }
-
     /// Cuts the responses that have taken nothing for this long although something waits, and returns
     /// how many.
     pub fn cut_stalled(&self, patience: Duration) -> usize {
@@ -193,7 +188,7 @@ mod tests {
         let _third = take(&directory, &address).expect("a seat");
         assert_eq!(take(&directory, &address).err(), Some(Full::Gateway));
         drop(first);
-        assert_eq!(directory.taken(), 2);
+        assert_eq!(directory.taken.load(Ordering::Relaxed), 2);
         take(&directory, &user).expect("the seat came back");
     }
 

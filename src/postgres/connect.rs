@@ -131,11 +131,6 @@ impl Database {
         Ok(Self { config, tls })
     }
 
-    /// The name of the database, for messages.
-    pub fn name(&self) -> &str {
-        self.config.get_dbname().unwrap_or("")
-    }
-
     /// Opens a session named `tidings/<name>` and drives it in the background.
     pub async fn session(&self, name: &str) -> Result<Session, ConnectError> {
         let (client, connection) = self.connect(name).await?;
