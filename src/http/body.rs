@@ -1,4 +1,5 @@
-//! Bodies of responses: one block of bytes, or a stream of events.
+//! Bodies of responses: one block of bytes, a stream of events, or an answer that may be large. The last
+//! two are watched, because their clients may stop taking them.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};

@@ -23,6 +23,7 @@ use crate::hub::window::{Entry, Window};
 use crate::metrics::Metrics;
 use crate::postgres::backoff::Backoff;
 use crate::postgres::{Bell, ConnectError, Database, Head, Page, Tail};
+use crate::topic::Topic;
 
 /// A look happens at least this often, whatever becomes of the bells.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -332,7 +333,7 @@ impl Look {
     }
 
     /// Frames of the events, each with the position of whoever has received it.
-    fn encode(&mut self, from: &Mark, to: &Mark, page: &Page) -> Vec<(crate::topic::Topic, Frame)> {
+    fn encode(&mut self, from: &Mark, to: &Mark, page: &Page) -> Vec<(Topic, Frame)> {
         let way = LegText::new(&Leg::whole(from.clone(), to.clone()));
         let mut frames = Vec::with_capacity(page.events.len());
         for (n, event) in page.events.iter().enumerate() {
@@ -372,8 +373,8 @@ impl Look {
         self.reach(mark).await
     }
 
-    /// History was rewritten under the gateway: it begins anew, and so does every stream, whose
-    /// cursor then decides what it can resume.
+    /// What the gateway has read does not lead on to what is there: it begins anew, and so does every
+    /// stream, whose cursor then decides what it can resume.
     async fn begin_anew(&mut self, standing: Standing, mark: Mark) -> Result<(), Over> {
         if standing == Standing::Trimmed {
             tracing::warn!(
