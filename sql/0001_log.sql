@@ -63,7 +63,7 @@ return left(encode(sha256((
 -- Exactly one row; nothing has been trimmed yet, and the cursor of an empty log names event 0.
 create table tidings.floor (
     one      boolean     not null default true,
-    -- A snapshot that sees every trimmed event.
+    -- A snapshot that sees every trimmed event, and few transactions besides, see tidings.floor_snapshot.
     snapshot pg_snapshot not null,
     -- The highest transaction and the highest id among all that was trimmed, and that event's tag.
     xid      xid8        not null,

@@ -105,6 +105,49 @@ begin
 end
 $$;
 
+-- Returns the snapshot of a floor under which these leaves will be gone: one that sees every transaction of which
+-- anything was trimmed, now or earlier, and as few others as can be told without a record of all. A cursor must have
+-- seen what the floor sees; whoever left while a transaction was open that wrote nothing here need not have seen it.
+-- Such transactions count as in progress for ever: those that are open, those that an earlier floor names, and
+-- those of the last few hundred up to the highest trimmed one, unless there is an event of theirs in these leaves.
+-- Nobody can be writing there: the leaves are locked.
+create function tidings.floor_snapshot(sees pg_snapshot, earlier tidings.floor, highest xid8, leaves regclass[]) returns pg_snapshot
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    -- How many transactions below the highest trimmed one are told apart, and how many the floor names: every look
+    -- reads it, and 256 of them are about 2 kB.
+    span constant bigint := 256;
+    last constant bigint := highest::text::bigint;
+    absent bigint[];
+    leaf regclass;
+begin
+    select array_agg(x) into absent
+    from (
+        select pg_snapshot_xip(earlier.snapshot)::text::bigint
+        union
+        -- No transaction has an id whose low 32 bits are below 3.
+        select x from generate_series(greatest(earlier.xid::text::bigint, last - span) + 1, last - 1) x
+        where x % 4294967296 > 2
+    ) as candidate (x)
+    -- After a crash, ids beyond the present may have been given out before.
+    where x < pg_snapshot_xmax(sees)::text::bigint;
+    foreach leaf in array leaves loop
+        execute format('select array_agg(x) from unnest($1) x where not exists (select from %s e where e.xid = x::text::xid8)', leaf)
+        into absent using absent;
+    end loop;
+    return (
+        select format('%s:%s:%s', least(min(x), pg_snapshot_xmin(sees)::text::bigint), pg_snapshot_xmax(sees), string_agg(x::text, ',' order by x))
+        from (
+            select pg_snapshot_xip(sees)::text::bigint
+            union
+            (select x from unnest(absent) x order by x desc limit span)
+        ) as spared (x)
+    );
+end
+$$;
+
 -- Takes away all events of days that ended longer ago than `keep`, with their keys, and returns how many
 -- partitions were emptied. Records in tidings.floor what is gone, so that a cursor which had not seen it learns so.
 -- A partition that cannot be locked at once (an open publisher has written there, a dump reads it) is left for the next time;
@@ -124,6 +167,7 @@ declare
     leaf regclass;
     highest record;
     sees pg_snapshot;
+    earlier tidings.floor;
     lowest tidings.floor;
 begin
     perform tidings.require_read_committed();
@@ -134,7 +178,8 @@ begin
     -- Before any lock, since many keys take a while.
     perform tidings.trim_keys(keep, null);
     -- One at a time; who comes second reads the floor that the first has left.
-    select f.* into lowest from tidings.floor f for update;
+    select f.* into earlier from tidings.floor f for update;
+    lowest := earlier;
 
     for candidate in
         select d.leaf from tidings.day d where d.ends <= cutoff
@@ -182,7 +227,9 @@ begin
         end if;
     end loop;
     if locked <> '{}' then
-        update tidings.floor f set snapshot = sees, xid = lowest.xid, id = lowest.id, tag = lowest.tag;
+        update tidings.floor f set
+            snapshot = tidings.floor_snapshot(sees, earlier, lowest.xid, locked),
+            xid = lowest.xid, id = lowest.id, tag = lowest.tag;
         foreach leaf in array locked loop
             execute format('truncate %s', leaf);
         end loop;

@@ -211,7 +211,8 @@ impl Leg {
 /// What trimming has taken away so far.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Floor {
-    /// The snapshot in which the last trimming took place.
+    /// The snapshot in which the last trimming took place, without those of whom nothing was trimmed as far
+    /// as that is known.
     pub snapshot: Snapshot,
     /// The highest transaction id of a trimmed event.
     pub xid: u64,

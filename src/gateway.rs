@@ -1,6 +1,7 @@
 //! The gateway: builds the parts, owns their tasks, and owns the order in which they end.
 
 mod prepare;
+mod relief;
 mod upkeep;
 
 use std::collections::BTreeSet;
@@ -15,7 +16,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::auth::Authority;
-use crate::config::Config;
+use crate::config::{Config, Limits, Shares};
 use crate::frame::Bye;
 use crate::http::accept::{self, Closing};
 use crate::http::ops::Ops;
@@ -23,11 +24,13 @@ use crate::http::route::{App, Pages};
 use crate::http::{accept::Bounds as AcceptBounds, route};
 use crate::hub::shard::{Command, ShardHandle, Timing};
 use crate::hub::{Budget, Directory, Shard, Window};
+use crate::memory::Memory;
 use crate::metrics::Metrics;
 use crate::postgres::migrate::MigrateError;
 use crate::postgres::{Bell, ConnectError, Database, Listener};
 use crate::relay::attach::Bounds;
 use crate::relay::{Look, Relay, Signals, Status, Turns};
+use relief::Relief;
 
 /// Connections that may wait to be accepted; the system bounds it further (`net.core.somaxconn`).
 const BACKLOG: u32 = 4096;
@@ -42,9 +45,6 @@ const HOLD: Duration = Duration::from_secs(15);
 /// How long load balancers have to see that the gateway is not ready before it stops accepting,
 /// at most; a tenth of the drain time when that is less.
 const GRACE_MAX: Duration = Duration::from_secs(2);
-
-/// Connections beside streams: requests that come and go.
-const OTHER_CONNECTIONS: usize = 1024;
 
 /// Connections of the operations listener: probes and a scraper or two.
 const OPS_CONNECTIONS: usize = 64;
@@ -95,7 +95,10 @@ impl Gateway {
         let authority = Authority::new(config.auth.clone()).map_err(StartError::Tokens)?;
         let authority = Arc::new(authority);
         let (door, ops_door) = (bind(config.listen)?, bind(config.ops_listen)?);
-        let limits = config.limits.clone();
+        let (limits, shares) = (config.limits.clone(), config.shares);
+        if let Some(memory) = &config.memory {
+            warn_of_little(memory, &limits, &shares);
+        }
 
         let metrics = Arc::new(Metrics::new());
         let status = Arc::new(Status::default());
@@ -116,11 +119,12 @@ impl Gateway {
         let ops_address = local_address(&ops_door, config.ops_listen)?;
         let ops_listener = listen(ops_door, config.ops_listen)?;
         let bounds = AcceptBounds {
-            connections: limits.streams.saturating_add(OTHER_CONNECTIONS),
+            connections: limits.connections(),
             head_timeout: limits.head_timeout,
             head_bytes: limits.head_bytes,
             write_timeout: limits.write_timeout,
             h2_streams: limits.h2_streams,
+            spared: metrics.connections_spared.clone(),
         };
         let ops_bounds = AcceptBounds {
             connections: OPS_CONNECTIONS,
@@ -142,11 +146,12 @@ impl Gateway {
             stream_age: limits.stream_age,
             queue_bytes: limits.queue_bytes,
         };
-        let (shard, handle) = Shard::new(timing, budget, metrics.clone());
+        let (shard, handle) = Shard::new(timing, budget.clone(), metrics.clone());
         tasks.spawn(shard.run());
         let window = Arc::new(Window::new(limits.window_bytes));
         let pool = database.pool(limits.pool_size, limits.pool_wait, limits.statement_timeout);
-        let turns = Turns::new(limits.pool_size, limits.pool_wait);
+        let at_once = (limits.pool_size / 2).clamp(1, shares.turns);
+        let turns = Turns::new(at_once, limits.pool_wait, shares.replays, shares.answers);
         let (relay, arrivals) = Relay::new(
             window.clone(),
             pool.clone(),
@@ -158,15 +163,17 @@ impl Gateway {
                 replay_events: limits.replay,
                 statement_timeout: limits.statement_timeout,
                 hold: HOLD,
+                page_bytes: shares.page,
             },
         );
         let bell = Arc::new(Bell::default());
         let look = Look::new(
             database.clone(),
+            shares.page,
             bell.clone(),
             arrivals,
             vec![handle.clone()],
-            window,
+            window.clone(),
             metrics.clone(),
             status.clone(),
             parts.clone(),
@@ -200,6 +207,17 @@ impl Gateway {
             metrics.clone(),
             parts.clone(),
         ));
+        if let Some(memory) = config.memory {
+            let relief = Relief {
+                memory,
+                directory: directory.clone(),
+                window,
+                shard: handle.clone(),
+                budget,
+                metrics: metrics.clone(),
+            };
+            tasks.spawn(relief.run(parts.clone()));
+        }
         let app = App {
             authority,
             origins: config.cors_origins.clone(),
@@ -296,6 +314,21 @@ impl Gateway {
         self.operators.graceful.cancel();
         self.operators.hard.cancel();
         while self.tasks.join_next().await.is_some() {}
+    }
+}
+
+/// Says when the settings promise more than there is: then streams will be shed long before their bounds.
+fn warn_of_little(memory: &Memory, limits: &Limits, shares: &Shares) {
+    let needed = shares.with_streams(limits.streams, memory.bytes());
+    if needed > memory.bytes() {
+        tracing::warn!(
+            needed,
+            bound = memory.bytes(),
+            streams = limits.streams,
+            queue_bytes = limits.queue_bytes,
+            window_bytes = limits.window_bytes,
+            "the limits allow for more memory than there is: set them lower, or give it more"
+        );
     }
 }
 

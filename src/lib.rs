@@ -29,4 +29,5 @@ pub mod gateway;
 pub mod cli;
 pub mod config;
 pub mod dev;
+pub mod memory;
 pub mod metrics;

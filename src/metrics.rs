@@ -55,6 +55,8 @@ pub struct Metrics {
     byes: Family<Reason, Counter>,
     /// Streams that were cut because their clients took nothing.
     pub streams_cut: Counter,
+    /// Connections without a request that were closed for newcomers.
+    pub connections_spared: Counter,
     /// 1 while the session that listens is up.
     pub listener_up: Gauge,
     /// 1 while the session that looks is up.
@@ -65,6 +67,12 @@ pub struct Metrics {
     pub queued_bytes: Gauge,
     /// Bytes of the window.
     pub window_bytes: Gauge,
+    /// Bytes of memory that are taken, of those that there are.
+    pub memory_bytes: Gauge,
+    /// Bytes of memory that there are.
+    pub memory_bound_bytes: Gauge,
+    /// Times that streams were ended because memory was nearly used up.
+    pub sheds: Counter,
 }
 
 impl Default for Metrics {
@@ -94,11 +102,15 @@ impl Metrics {
             resets: Family::default(),
             byes: Family::default(),
             streams_cut: Counter::default(),
+            connections_spared: Counter::default(),
             listener_up: Gauge::default(),
             tail_up: Gauge::default(),
             positions_too_long: Counter::default(),
             queued_bytes: Gauge::default(),
             window_bytes: Gauge::default(),
+            memory_bytes: Gauge::default(),
+            memory_bound_bytes: Gauge::default(),
+            sheds: Counter::default(),
         };
         metrics.register();
         metrics
@@ -155,6 +167,11 @@ impl Metrics {
             self.streams_cut.clone(),
         );
         r.register(
+            "connections_spared",
+            "Connections without a request that were closed for newcomers",
+            self.connections_spared.clone(),
+        );
+        r.register(
             "listener_up",
             "Whether the session that listens is up",
             self.listener_up.clone(),
@@ -180,6 +197,23 @@ impl Metrics {
             "The window of newest events",
             Unit::Bytes,
             self.window_bytes.clone(),
+        );
+        r.register_with_unit(
+            "memory",
+            "Memory that is taken, by the group that bounds it or by this process",
+            Unit::Bytes,
+            self.memory_bytes.clone(),
+        );
+        r.register_with_unit(
+            "memory_bound",
+            "Memory that there is",
+            Unit::Bytes,
+            self.memory_bound_bytes.clone(),
+        );
+        r.register(
+            "sheds",
+            "Times that streams were ended because memory was nearly used up",
+            self.sheds.clone(),
         );
     }
 

@@ -82,6 +82,11 @@ impl Identity {
         self.covers(&self.0.publish, topic)
     }
 
+    /// Whether there is any topic that the caller may publish to.
+    pub fn publishes(&self) -> bool {
+        !self.0.publish.is_empty()
+    }
+
     fn covers(&self, patterns: &[Pattern], topic: &Topic) -> bool {
         let tenant = self.0.tenant.as_deref();
         tenant.is_none_or(|tenant| topic.belongs_to(tenant))

@@ -211,6 +211,27 @@ fn a_good_token_says_who_is_calling() {
 }
 
 #[test]
+fn claims_come_out_as_they_were_signed() {
+    let door = authority(secret());
+    for number in [
+        "1.111111111111111e+180",
+        "51.248178375505404",
+        "-0.1",
+        "18446744073709551615",
+    ] {
+        let text = format!(r#"{{"exp":{},"n":{number},"sub":"42"}}"#, NOW + 600);
+        let message = format!(
+            "{}.{}",
+            encode(&json!({"alg": "HS256"})),
+            URL_SAFE_NO_PAD.encode(&text)
+        );
+        let signature = URL_SAFE_NO_PAD.encode(sign_hs(message.as_bytes()));
+        let ann = identify(&door, &format!("{message}.{signature}")).unwrap();
+        assert_eq!(ann.claims(), text);
+    }
+}
+
+#[test]
 fn every_bad_token_is_refused_for_its_cause() {
     let door = authority(AuthSettings {
         audience: Some("tidings".into()),
@@ -377,6 +398,16 @@ fn texts_that_are_no_tokens_are_malformed() {
             URL_SAFE_NO_PAD.encode(r#"{"alg":"none","alg":"HS256"}"#)
         ),
     ] {
+        assert_eq!(cause(&door, &bad), Cause::Malformed, "{bad:?}");
+    }
+    // Even signed, a header is an object, and in UTF-8 where nobody looks.
+    for header in [
+        &br#"["HS256",null,null]"#[..],
+        b"{\"alg\":\"HS256\",\"typ\":\"\xff\"}",
+    ] {
+        let message = format!("{}.{payload}", URL_SAFE_NO_PAD.encode(header));
+        let signature = URL_SAFE_NO_PAD.encode(sign_hs(message.as_bytes()));
+        let bad = format!("{message}.{signature}");
         assert_eq!(cause(&door, &bad), Cause::Malformed, "{bad:?}");
     }
     assert_eq!(

@@ -101,11 +101,17 @@ struct Header {
     crit: Option<IgnoredAny>,
 }
 
+/// A JSON object in UTF-8. By itself the parser would take the list of a header's members for it, and bytes that
+/// are no UTF-8 where it looks at nothing.
 fn part<T: DeserializeOwned>(encoded: &str) -> Result<T, Cause> {
     let json = URL_SAFE_NO_PAD
         .decode(encoded)
         .map_err(|_| Cause::Malformed)?;
-    serde_json::from_slice(&json).map_err(|_| Cause::Malformed)
+    let json = str::from_utf8(&json).map_err(|_| Cause::Malformed)?;
+    if !json.trim_ascii_start().starts_with('{') {
+        return Err(Cause::Malformed);
+    }
+    serde_json::from_str(json).map_err(|_| Cause::Malformed)
 }
 
 /// A NumericDate, which may have a fraction. What lies beyond the calendar is its end.

@@ -23,6 +23,7 @@ use crate::cursor::{Cursor, Standing};
 use crate::event::Event;
 use crate::metrics::Metrics;
 use crate::postgres::backoff::Backoff;
+use crate::postgres::tail::PAGE_BYTES;
 use crate::postgres::{Bell, ConnectError, Database, Listener, Tail};
 use crate::topic::Pattern;
 
@@ -57,7 +58,7 @@ pub(super) async fn run(args: Args) -> Result<(), Failure> {
     let mut stop = Stop::new()?;
     let output = Output::start()?;
     let opening = async {
-        let tail = Tail::open(&database).await?;
+        let tail = Tail::open(&database, PAGE_BYTES).await?;
         let position = match args.since {
             Some(cursor) => cursor,
             None => Cursor::At(tail.position().await?.mark()),
@@ -169,7 +170,7 @@ impl Watch<'_> {
     async fn reopen(&self, backoff: &mut Backoff) -> Tail {
         loop {
             backoff.wait().await;
-            match Tail::open(&self.database).await {
+            match Tail::open(&self.database, PAGE_BYTES).await {
                 Ok(tail) => return tail,
                 Err(error) => backoff.log("tail", &error),
             }

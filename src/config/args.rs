@@ -266,14 +266,9 @@ pub(super) struct LimitArgs {
     )]
     pub(super) stream_queue_bytes: String,
 
-    /// Bytes that wait for all streams together, each frame counted once
-    #[arg(
-        long,
-        env = "TIDINGS_QUEUE_BYTES",
-        default_value = "256MiB",
-        value_name = "SIZE"
-    )]
-    pub(super) queue_bytes: String,
+    /// Bytes that wait for all streams together, each frame counted once [default: 256MiB, an eighth of less than 2 GiB]
+    #[arg(long, env = "TIDINGS_QUEUE_BYTES", value_name = "SIZE")]
+    pub(super) queue_bytes: Option<String>,
 
     /// How long a write may make no progress: such a peer is gone or does not read
     #[arg(
@@ -356,14 +351,9 @@ pub(super) struct LimitArgs {
     )]
     pub(super) replay: String,
 
-    /// Bytes of the newest events kept in memory, so that reconnects need no database
-    #[arg(
-        long,
-        env = "TIDINGS_WINDOW_BYTES",
-        default_value = "64MiB",
-        value_name = "SIZE"
-    )]
-    pub(super) window_bytes: String,
+    /// Bytes of the newest events kept in memory, so that reconnects need no database [default: 64MiB, a sixteenth of less than 1 GiB]
+    #[arg(long, env = "TIDINGS_WINDOW_BYTES", value_name = "SIZE")]
+    pub(super) window_bytes: Option<String>,
 
     /// How long a stop may take; streams are closed over the first half of it
     #[arg(

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::args::LimitArgs;
-use super::capacity;
+use super::capacity::{self, Shares};
 use super::faults::Faults;
 
 /// The bounds; each one's reason stands beside its flag.
@@ -46,8 +46,19 @@ const GIB: usize = 1 << 30;
 const MILLION: usize = 1_000_000;
 
 impl Limits {
-    /// Reads all of them, noting the faults.
-    pub(super) fn read(args: &LimitArgs, faults: &mut Faults) -> Limits {
+    /// Connections of clients at once: one for each stream, and others for requests that come and go,
+    /// as far as there are descriptors.
+    pub fn connections(&self) -> usize {
+        capacity::connections(self.streams, self.pool_size)
+    }
+
+    /// Reads all of them, noting the faults; with the shares of the memory that there is.
+    pub(super) fn read(
+        args: &LimitArgs,
+        memory: Option<usize>,
+        faults: &mut Faults,
+    ) -> (Limits, Shares) {
+        let mut shares = Shares::of(memory);
         let counts = (1, 10 * MILLION);
         // Less than the smallest frame with its cursor is no queue; more than this is no bound.
         let stream_queue_bytes = faults.size(
@@ -55,19 +66,19 @@ impl Limits {
             &args.stream_queue_bytes,
             (16 * KIB, GIB),
         );
-        let queue_bytes = faults.size(
-            "TIDINGS_QUEUE_BYTES",
-            &args.queue_bytes,
-            (1024 * KIB, 1024 * GIB),
-        );
-        let window_bytes = faults.size("TIDINGS_WINDOW_BYTES", &args.window_bytes, (0, 1024 * GIB));
-        if stream_queue_bytes > queue_bytes {
+        if let Some(text) = &args.queue_bytes {
+            shares.queue = faults.size("TIDINGS_QUEUE_BYTES", text, (1024 * KIB, 1024 * GIB));
+        }
+        if let Some(text) = &args.window_bytes {
+            shares.window = faults.size("TIDINGS_WINDOW_BYTES", text, (0, 1024 * GIB));
+        }
+        if stream_queue_bytes > shares.queue {
             faults.add(
                 "TIDINGS_STREAM_QUEUE_BYTES",
                 "it is more than TIDINGS_QUEUE_BYTES, for all",
             );
         }
-        Limits {
+        let limits = Limits {
             streams_per_user: faults.count(
                 "TIDINGS_STREAMS_PER_USER",
                 &args.streams_per_user,
@@ -80,7 +91,7 @@ impl Limits {
             ),
             streams: match &args.streams {
                 Some(text) => faults.count("TIDINGS_STREAMS", text, counts),
-                None => capacity::streams(queue_bytes.saturating_add(window_bytes)),
+                None => capacity::streams(&shares, memory),
             },
             h2_streams: u32::try_from(faults.count(
                 "TIDINGS_H2_STREAMS",
@@ -98,7 +109,7 @@ impl Limits {
                 (1, 10_000),
             ),
             stream_queue_bytes,
-            queue_bytes,
+            queue_bytes: shares.queue,
             write_timeout: faults.time(
                 "TIDINGS_WRITE_TIMEOUT",
                 &args.write_timeout,
@@ -126,13 +137,14 @@ impl Limits {
                 (10 * MILLISECOND, HOUR),
             ),
             replay: faults.count("TIDINGS_REPLAY", &args.replay, (0, MILLION)),
-            window_bytes,
+            window_bytes: shares.window,
             drain: faults.time("TIDINGS_DRAIN", &args.drain, (Duration::ZERO, HOUR)),
             heartbeat: faults.time(
                 "TIDINGS_HEARTBEAT",
                 &args.heartbeat,
                 (100 * MILLISECOND, HOUR),
             ),
-        }
+        };
+        (limits, shares)
     }
 }

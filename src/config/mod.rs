@@ -23,10 +23,12 @@ use ipnet::IpNet;
 
 use crate::auth::{AuthSettings, ClaimNames, Keys, Origins};
 use crate::channel::ChannelRule;
+use crate::memory::Memory;
 use crate::topic::Pattern;
 use args::TokenArgs;
 
 pub use args::{DatabaseArgs, SecretArgs, ServeArgs};
+pub use capacity::Shares;
 pub use faults::Faults;
 pub use limits::Limits;
 
@@ -53,6 +55,10 @@ pub struct Config {
     pub auth: AuthSettings,
     /// What nobody may go beyond.
     pub limits: Limits,
+    /// The memory that there is, where the system tells.
+    pub memory: Option<Memory>,
+    /// What parts of the gateway may hold of it.
+    pub shares: Shares,
 }
 
 /// What to do about migrations at the start.
@@ -84,7 +90,9 @@ impl ServeArgs {
             "TIDINGS_CORS_ORIGINS",
             Origins::parse(list(&self.cors_origins)),
         );
-        let limits = Limits::read(&self.limits, &mut faults);
+        let memory = Memory::find();
+        let bytes = memory.as_ref().map(Memory::bytes);
+        let (limits, shares) = Limits::read(&self.limits, bytes, &mut faults);
         let unset = SocketAddr::from(([127, 0, 0, 1], 0));
         let config = Config {
             database_url: faults.take("DATABASE_URL", self.database.url(), String::new()),
@@ -99,6 +107,8 @@ impl ServeArgs {
             auth: read_tokens(self.tokens, origins.clone(), &mut faults),
             cors_origins: origins,
             limits,
+            memory,
+            shares,
         };
         if config.listen == config.ops_listen && config.listen.port() != 0 {
             faults.add(

@@ -81,9 +81,17 @@ impl Binaries {
         }
     }
 
-    /// Where a program of this server lies, for example `initdb`.
+    /// Where a program of this server lies, for example `initdb`. Where only some are linked into the
+    /// search path, the others lie where those links lead.
     pub(super) fn program(&self, name: &str) -> PathBuf {
-        self.directory.join(name)
+        let near = self.directory.join(name);
+        let home = fs::canonicalize(self.directory.join("postgres"));
+        let beside = home.map_or_else(|_| near.clone(), |postgres| postgres.with_file_name(name));
+        if near.is_file() || !beside.is_file() {
+            near
+        } else {
+            beside
+        }
     }
 }
 

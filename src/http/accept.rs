@@ -2,13 +2,13 @@
 //! leave unfinished.
 //!
 //! A silent socket, a head that trickles in and a peer that stops reading each meet a deadline;
-//! connections are counted; and closing waits for open responses, for as long as it is told to.
+//! connections are counted, and quiet ones make room; closing waits for open responses, for as long as
+//! it is told to.
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -19,13 +19,15 @@ use hyper::rt::Executor;
 use hyper::service::service_fn;
 use hyper::{Request, Response};
 use hyper_util::rt::{TokioIo, TokioTimer};
+use prometheus_client::metrics::counter::Counter;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::body::Body;
 use super::io::{Io, Version};
+use super::places::{Answering, Place, Places};
 
 /// A pause after the listener could not accept, which means that descriptors have run out.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -49,8 +51,7 @@ pub(super) fn cut(request: &Parts) -> CancellationToken {
 }
 
 /// Runs a task until it ends or is cut.
-async fn until_cut(task: impl Future) {
-    let cut = CancellationToken::new();
+async fn until_cut(cut: CancellationToken, task: impl Future) {
     tokio::select! {
         () = cut.cancelled() => {}
         _ = CUT.scope(cut.clone(), task) => {}
@@ -80,6 +81,8 @@ pub struct Bounds {
     pub write_timeout: Duration,
     /// Streams of one HTTP/2 connection.
     pub h2_streams: u32,
+    /// Counts the connections that were closed for a newcomer.
+    pub spared: Counter,
 }
 
 /// How a listener is told to end.
@@ -99,38 +102,39 @@ pub async fn serve<H: Handler>(
     closing: Closing,
 ) {
     let connections = TaskTracker::new();
-    let places = Arc::new(Semaphore::new(bounds.connections));
+    let places = Places::new(bounds.connections, bounds.spared.clone());
     let bounds = Arc::new(bounds);
     loop {
-        let accepted = async {
-            let place = places.clone().acquire_owned().await;
-            (listener.accept().await, place)
-        };
-        let (accepted, place) = tokio::select! {
+        let accepted = tokio::select! {
             () = closing.graceful.cancelled() => break,
-            accepted = accepted => accepted,
+            accepted = listener.accept() => accepted,
         };
         let (stream, peer) = match accepted {
             Ok(accepted) => accepted,
             Err(error) => {
                 tracing::warn!(%error, "cannot accept connections; are descriptors used up?");
+                places.end_oldest();
                 tokio::time::sleep(ACCEPT_PAUSE).await;
                 continue;
             }
         };
+        let place = tokio::select! {
+            () = closing.graceful.cancelled() => break,
+            place = places.take() => place,
+        };
         let connection = Connection {
             handler: handler.clone(),
             peer,
+            place: place.clone(),
             bounds: bounds.clone(),
             closing: closing.clone(),
             tasks: connections.clone(),
         };
         connections.spawn(async move {
-            let _place = place;
             let hard = connection.closing.hard.clone();
             tokio::select! {
                 () = hard.cancelled() => {}
-                () = until_cut(connection.run(stream)) => {}
+                () = until_cut(place.cut.clone(), connection.run(stream)) => {}
             }
         });
     }
@@ -143,6 +147,7 @@ pub async fn serve<H: Handler>(
 struct Connection<H> {
     handler: Arc<H>,
     peer: SocketAddr,
+    place: Arc<Place>,
     bounds: Arc<Bounds>,
     closing: Closing,
     tasks: TaskTracker,
@@ -150,28 +155,43 @@ struct Connection<H> {
 
 impl<H: Handler> Connection<H> {
     async fn run(self, stream: TcpStream) {
+        let deadline = Instant::now() + self.bounds.head_timeout;
         if let Err(error) = prepare(&stream, self.bounds.write_timeout) {
             tracing::debug!(%error, "socket option refused");
         }
         let detect = Io::detect(stream, self.bounds.write_timeout);
-        let (io, version) = match tokio::time::timeout(self.bounds.head_timeout, detect).await {
+        let (io, version) = match tokio::time::timeout_at(deadline, detect).await {
             Ok(Ok(detected)) => detected,
             // Gone or silent before it said a word: there is nobody to answer.
             Ok(Err(_)) | Err(_) => return,
         };
+        let place = self.place.clone();
+        let silent = async {
+            tokio::time::sleep_until(deadline).await;
+            if place.has_begun() {
+                std::future::pending::<()>().await;
+            }
+        };
         // Each in a box of its own size, since a connection lives long and this task is as large as
         // the largest thing in it.
-        let result = match version {
-            Version::One => Box::pin(self.one(io)).await,
-            Version::Two => Box::pin(self.two(io)).await,
+        let run = async {
+            match version {
+                Version::One => Box::pin(self.one(io)).await,
+                Version::Two => Box::pin(self.two(io)).await,
+            }
         };
-        if let Err(error) = result {
-            tracing::debug!(%error, "connection ended");
+        tokio::select! {
+            () = silent => {}
+            result = run => {
+                if let Err(error) = result {
+                    tracing::debug!(%error, "connection ended");
+                }
+            }
         }
     }
 
     async fn one(self, io: Io) -> hyper::Result<()> {
-        let answers = Answers::new(self.handler, self.peer);
+        let answers = Answers::new(self.handler, self.peer, self.place);
         let service = service_fn(|request| answers.answer(request));
         let mut builder = hyper::server::conn::http1::Builder::new();
         builder
@@ -189,7 +209,7 @@ impl<H: Handler> Connection<H> {
     }
 
     async fn two(self, io: Io) -> hyper::Result<()> {
-        let answers = Answers::new(self.handler, self.peer);
+        let answers = Answers::new(self.handler, self.peer, self.place);
         let service = service_fn(|request| answers.answer(request));
         let mut builder = hyper::server::conn::http2::Builder::new(Tracked {
             tasks: self.tasks,
@@ -208,29 +228,30 @@ impl<H: Handler> Connection<H> {
             result = &mut connection => return result,
             () = self.closing.graceful.cancelled() => {}
             // HTTP/1 has its time-out for the next head; here nothing else ends an idle connection.
-            () = answers.idle(self.bounds.head_timeout) => {}
+            () = answers.place.idle(self.bounds.head_timeout) => {}
         }
         connection.as_mut().graceful_shutdown();
-        connection.await
+        tokio::select! {
+            result = &mut connection => result,
+            // A client that never says that it has heard of the end would otherwise put it off.
+            () = answers.place.idle(self.bounds.head_timeout) => Ok(()),
+        }
     }
 }
 
-/// Answers the requests of one connection, and knows when there are none.
+/// Answers the requests of one connection.
 struct Answers<H> {
     handler: Arc<H>,
     peer: SocketAddr,
-    /// Responses whose bodies are still there, each with one of these.
-    open: Arc<()>,
-    begun: Arc<AtomicUsize>,
+    place: Arc<Place>,
 }
 
 impl<H: Handler> Answers<H> {
-    fn new(handler: Arc<H>, peer: SocketAddr) -> Self {
+    fn new(handler: Arc<H>, peer: SocketAddr, place: Arc<Place>) -> Self {
         Self {
             handler,
             peer,
-            open: Arc::new(()),
-            begun: Arc::default(),
+            place,
         }
     }
 
@@ -239,24 +260,14 @@ impl<H: Handler> Answers<H> {
         mut request: Request<Incoming>,
     ) -> impl Future<Output = Result<Response<Open>, Infallible>> + use<H> {
         let (handler, peer) = (self.handler.clone(), self.peer);
-        let open = self.open.clone();
-        self.begun.fetch_add(1, Ordering::Relaxed);
+        let answering = self.place.answering();
         async move {
             request.extensions_mut().insert(CUT.with(Clone::clone));
             let response = handler.handle(peer, request).await;
-            Ok(response.map(|body| Open { body, _open: open }))
-        }
-    }
-
-    /// Resolves when nothing has been asked for so long, and no answer is open.
-    async fn idle(&self, patience: Duration) {
-        loop {
-            let begun = self.begun.load(Ordering::Relaxed);
-            tokio::time::sleep(patience).await;
-            let quiet = begun == self.begun.load(Ordering::Relaxed);
-            if quiet && Arc::strong_count(&self.open) == 1 {
-                return;
-            }
+            Ok(response.map(|body| Open {
+                body,
+                _answering: answering,
+            }))
         }
     }
 }
@@ -264,7 +275,7 @@ impl<H: Handler> Answers<H> {
 /// A body that counts as open while it lives.
 struct Open {
     body: Body,
-    _open: Arc<()>,
+    _answering: Answering,
 }
 
 impl hyper::body::Body for Open {
@@ -315,7 +326,7 @@ where
         self.tasks.spawn(async move {
             tokio::select! {
                 () = hard.cancelled() => {}
-                () = until_cut(task) => {}
+                () = until_cut(CancellationToken::new(), task) => {}
             }
         });
     }

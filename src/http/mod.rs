@@ -7,6 +7,7 @@ pub mod cors;
 pub mod events;
 mod io;
 pub mod ops;
+mod places;
 pub mod presented;
 pub mod problem;
 pub mod publish;

@@ -57,6 +57,10 @@ pub(crate) async fn publish(
     if identity.credential() != Credential::Bearer {
         return Err(Problem::Unauthorized);
     }
+    // Nobody's body is waited for who could not publish it.
+    if !identity.publishes() {
+        return Err(Problem::PublishForbidden);
+    }
     let (most, within) = (app.limits.body_bytes, app.limits.body_timeout);
     let body = read_json(&request.headers, body, most, within).await?;
     let wanted = read(&body)?;
@@ -102,9 +106,8 @@ fn problem(error: PublishError) -> Problem {
     match error {
         PublishError::TooLarge => Problem::DataTooLarge { most: DATA_BYTES },
         PublishError::Data(fault) => Problem::InvalidBody(fault),
-        PublishError::Unserved(Unserved::Busy) => Problem::unavailable(),
-        PublishError::Unserved(Unserved::Away(error)) => {
-            tracing::warn!(?error, "an event was not published: the database is away");
+        PublishError::Unserved(unserved) => {
+            unserved.log("publish");
             Problem::unavailable()
         }
         PublishError::Forbidden(error) => {

@@ -87,6 +87,12 @@ impl Handler for App {
         if request.method == Method::OPTIONS {
             return plain(cors::preflight(&self.origins, &request.headers, methods));
         }
+        // A stream says good-bye, and comes back; anything else is asked again.
+        if self.directory.is_closed() && !is_stream(&request) {
+            let mut response = Problem::unavailable().into_response();
+            cors::expose(&self.origins, &request.headers, response.headers_mut());
+            return plain(response);
+        }
         // What takes long stands in boxes: a connection keeps room for the largest answer that it may
         // be asked for, and most of them carry a stream for hours.
         let answer = match (request.uri.path(), &request.method) {
@@ -102,6 +108,12 @@ impl Handler for App {
         cors::expose(&self.origins, &request.headers, response.headers_mut());
         response
     }
+}
+
+/// Whether the request is for a stream.
+fn is_stream(request: &Parts) -> bool {
+    let reads = matches!(request.method, Method::GET | Method::HEAD);
+    reads && request.uri.path() == "/v1/events"
 }
 
 /// HTTP/1.1 asks for exactly one `Host`: two may mean another server to a proxy than to us.

@@ -16,7 +16,6 @@ use super::presented;
 use super::problem::{Problem, common_headers};
 use super::query::Query;
 use super::route::App;
-use crate::postgres::Unserved;
 use crate::postgres::state::StateError;
 use crate::relay::Since;
 use crate::relay::sync::{Answer, Failure, Question};
@@ -78,9 +77,8 @@ fn limit(asked: Option<&str>, most: usize) -> Result<usize, Problem> {
 
 fn problem(app: &App, failure: Failure) -> Problem {
     match failure {
-        Failure::Unserved(Unserved::Busy) => Problem::unavailable(),
-        Failure::Unserved(Unserved::Away(error)) => {
-            tracing::warn!(?error, "a sync was not served: the database is away");
+        Failure::Unserved(unserved) => {
+            unserved.log("sync");
             Problem::unavailable()
         }
         Failure::State(topic, error) => {

@@ -3,7 +3,7 @@
 //! have stopped reading, whatever they are sent through.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use dashmap::DashMap;
@@ -34,6 +34,8 @@ pub struct Directory {
     watched: DashMap<u64, Arc<Vital>>,
     next: AtomicU64,
     taken: AtomicUsize,
+    /// Nobody is taken in.
+    closed: AtomicBool,
     start: Instant,
     limit: usize,
     per_user: usize,
@@ -74,6 +76,7 @@ impl Directory {
             watched: DashMap::new(),
             next: AtomicU64::new(0),
             taken: AtomicUsize::new(0),
+            closed: AtomicBool::new(false),
             start: Instant::now(),
             limit,
             per_user,
@@ -84,6 +87,9 @@ impl Directory {
     /// Takes a seat, or tells which limit forbids it. Open streams are never cut for new ones; `cut`
     /// ends the stream when its client does not read.
     pub fn take(self: &Arc<Self>, guest: Guest, cut: CancellationToken) -> Result<Seat, Full> {
+        if self.is_closed() {
+            return Err(Full::Gateway);
+        }
         if self.taken.fetch_add(1, Ordering::Relaxed) >= self.limit {
             self.taken.fetch_sub(1, Ordering::Relaxed);
             return Err(Full::Gateway);
@@ -137,6 +143,35 @@ impl Directory {
             }
         }
         cut
+    }
+
+    /// Cuts the half of those responses that have waited the longest for their clients to take something,
+    /// among those that have waited for so long, and returns how many.
+    pub fn cut_longest(&self, patience: Duration) -> usize {
+        let before = self.now().saturating_sub(patience.as_millis() as u64);
+        let mut stalled: Vec<(u64, Arc<Vital>)> = Vec::new();
+        for stream in &self.watched {
+            let handed = stream.handed.load(Ordering::Relaxed);
+            if handed != 0 && handed < before && !stream.cut.is_cancelled() {
+                stalled.push((handed, stream.clone()));
+            }
+        }
+        stalled.sort_unstable_by_key(|(handed, _)| *handed);
+        let count = stalled.len().div_ceil(2);
+        for (_, vital) in &stalled[..count] {
+            vital.cut.cancel();
+        }
+        count
+    }
+
+    /// Takes nobody in any more, or again.
+    pub fn close(&self, closed: bool) {
+        self.closed.store(closed, Ordering::Relaxed);
+    }
+
+    /// Whether nobody is taken in.
+    pub fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::Relaxed)
     }
 
     fn now(&self) -> u64 {

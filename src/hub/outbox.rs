@@ -1,23 +1,27 @@
 //! The queue of one stream, between the shard that fills it and the sink that writes it.
 //!
-//! The shard appends pointers to shared frames and never waits; the sink takes from the head. It
-//! promises: what leaves is in the order of appending, each item once; a stream that has ended
-//! says why in its last block, with the position that its client holds; waiting frames are
-//! bounded for the stream and charged, each frame once, to the budget of all.
+//! The shard appends pointers to shared frames and never waits; the sink takes from the head, a
+//! little at a time. It promises: what leaves is in the order of appending, each item once; a stream
+//! that has ended says why in its last block, with the position that its client holds; frames are
+//! bounded for the stream and charged, each frame once, to the budget of all, until the last of their
+//! bytes is handed out. What the sink holds beside that is never more than `WRITE_BYTES`.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::task::{Context, Poll, Waker};
+use std::time::Instant;
 
 use bytes::{Bytes, BytesMut};
 
 use crate::frame::{self, Bye, Frame, Position};
 use crate::hub::shard::Attempt;
 
-/// How much of a backlog is joined into one write, in bytes: enough to make the cost of a write
-/// small beside its content, little enough not to double a stream's memory.
-const JOIN_BYTES: usize = 16 * 1024;
+/// The most that is handed out for one write, in bytes: enough to make the cost of a write small
+/// beside its content, little enough to count for nothing beside a stream's own memory. A backlog
+/// of small frames is joined up to it, and a large frame is handed out in copies of it: a slice of the
+/// frame itself would keep all of it for as long as a client takes nothing.
+const WRITE_BYTES: usize = 16 * 1024;
 
 /// The bytes of all frames that wait anywhere, each frame counted once.
 #[derive(Debug, Default)]
@@ -65,6 +69,20 @@ enum Item {
     Bye(Bye),
 }
 
+/// What a good-bye takes at most without its position, in bytes.
+const BYE_BYTES: usize = 256;
+
+impl Item {
+    /// The bytes that it takes on the wire, at most.
+    fn size(&self) -> usize {
+        match self {
+            Self::Frame(queued) => queued.frame.size(),
+            Self::Beat(block, _) => block.len(),
+            Self::Bye(_) => BYE_BYTES,
+        }
+    }
+}
+
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Phase {
     /// The sink is still sending what the cursor had missed; live frames wait.
@@ -78,14 +96,19 @@ enum Phase {
 struct State {
     phase: Phase,
     queue: VecDeque<Item>,
-    /// The bytes of the frames in the queue.
+    /// How much of the frame at the head has been handed out; 0 between two blocks.
+    sent: usize,
+    /// The bytes of the frames in the queue, but for one of which a part has been handed out.
     bytes: usize,
     /// The position that the client holds once it has read what was handed out.
     held: Option<Position>,
     writer: Option<Waker>,
     /// Held until the writer has been polled: whoever waits for the attempt learns by its drop.
     attempt: Option<Attempt>,
-    /// The writer was not polled between two slices, so nobody waits for its attempts.
+    /// When the writer took its last bytes, if it has not come back for more: it is writing them, or its
+    /// client takes nothing.
+    handed: Option<Instant>,
+    /// The writer was not polled between two slices, or not for long, so nobody waits for its attempts.
     lagging: bool,
     /// The sink is gone.
     closed: bool,
@@ -128,10 +151,12 @@ pub fn outbox(limit_bytes: usize, named: bool) -> (Outbox, Outlet) {
         state: Mutex::new(State {
             phase: Phase::Replaying,
             queue: VecDeque::new(),
+            sent: 0,
             bytes: 0,
             held: None,
             writer: None,
             attempt: None,
+            handed: None,
             lagging: false,
             closed: false,
         }),
@@ -149,19 +174,17 @@ impl Outbox {
             return Appended::Refused;
         }
         let size = frame.frame.size();
-        if !state.queue.is_empty() && state.bytes + size > self.0.limit_bytes {
+        if state.waiting() > 0 && state.bytes + size > self.0.limit_bytes {
             return Appended::Full;
         }
         state.bytes += size;
         state.queue.push_back(Item::Frame(frame.clone()));
         if state.phase == Phase::Live && !state.lagging {
-            match &state.attempt {
-                Some(earlier) if !earlier.same(attempt) => {
-                    state.lagging = true;
-                    state.attempt = None;
-                }
-                _ => state.attempt = Some(attempt.clone()),
-            }
+            state.lagging = match &state.attempt {
+                Some(earlier) => !earlier.same(attempt),
+                None => state.handed.is_some_and(|at| attempt.finds_stalled(at)),
+            };
+            state.attempt = (!state.lagging).then(|| attempt.clone());
         }
         Appended::Waits(state.writer.take())
     }
@@ -187,15 +210,16 @@ impl Outbox {
         state.writer.take()
     }
 
-    /// Ends the stream once what waits has been sent, or at once when it is too slow for that.
-    /// Returns whether it had not been ending already.
+    /// Ends the stream once what waits has been sent, or after the event that is being sent when it is
+    /// too slow for that. Returns whether it had not been ending already.
     pub(crate) fn end(&self, reason: Bye) -> bool {
         let mut state = self.0.lock();
         if state.phase == Phase::Ending || state.closed {
             return false;
         }
         if reason == Bye::Slow {
-            state.queue.clear();
+            let begun = usize::from(state.sent > 0);
+            state.queue.truncate(begun);
             state.bytes = 0;
         }
         state.phase = Phase::Ending;
@@ -207,12 +231,27 @@ impl Outbox {
         true
     }
 
+    /// Ends the stream within the event that is being sent, if one is, to be rid of it. No good-bye can
+    /// follow that; the client forgets half an event, and its cursor brings the whole one.
+    pub(crate) fn break_off(&self) {
+        let mut state = self.0.lock();
+        if state.sent > 0 {
+            state.phase = Phase::Ending;
+            state.clear();
+        }
+    }
+
+    /// Whether a part of an event has been handed out, and the rest waits.
+    pub(crate) fn is_begun(&self) -> bool {
+        self.0.lock().sent > 0
+    }
+
     /// Whether the sink is gone.
     pub(crate) fn is_closed(&self) -> bool {
         self.0.lock().closed
     }
 
-    /// The number of the oldest frame that waits, if any.
+    /// The number of the oldest frame that is not wholly handed out, if any.
     pub(crate) fn oldest(&self) -> Option<u64> {
         let state = self.0.lock();
         // A beat may stand before it.
@@ -230,6 +269,8 @@ impl Outlet {
         state.held = position;
         if state.phase == Phase::Replaying {
             state.phase = Phase::Live;
+            // The end of the replay is on its way.
+            state.handed = Some(Instant::now());
         }
     }
 
@@ -244,48 +285,96 @@ impl Outlet {
         let mut state = self.0.lock();
         state.lagging = false;
         state.attempt = None;
-        let Some(first) = state.take(self.0.named) else {
-            if state.phase == Phase::Ending {
-                return Poll::Ready(None);
-            }
-            // A replaced waker is never lost: the sink is polled by one task.
-            state.writer = Some(cx.waker().clone());
-            return Poll::Pending;
-        };
-        if state.queue.is_empty() || first.len() >= JOIN_BYTES {
-            return Poll::Ready(Some(first));
+        if let Some(bytes) = state.next_write(self.0.named) {
+            state.handed = Some(Instant::now());
+            return Poll::Ready(Some(bytes));
         }
-        let mut joined = BytesMut::with_capacity(JOIN_BYTES.min(first.len() + state.bytes + 256));
-        joined.extend_from_slice(&first);
-        while joined.len() < JOIN_BYTES {
-            match state.take(self.0.named) {
-                Some(block) => joined.extend_from_slice(&block),
-                None => break,
-            }
+        if state.phase == Phase::Ending {
+            return Poll::Ready(None);
         }
-        Poll::Ready(Some(joined.freeze()))
+        state.handed = None;
+        // A replaced waker is never lost: the sink is polled by one task.
+        state.writer = Some(cx.waker().clone());
+        Poll::Pending
     }
 }
 
 impl State {
+    /// How many items wait behind what is being sent.
+    fn waiting(&self) -> usize {
+        self.queue.len() - usize::from(self.sent > 0)
+    }
+
+    /// What is written next: a part of a large frame, or as many whole blocks as go into one write.
+    fn next_write(&mut self, named: bool) -> Option<Bytes> {
+        let size = self.queue.front()?.size();
+        if size > WRITE_BYTES {
+            return Some(self.take_part(named));
+        }
+        let first = self.take(named)?;
+        let fits = |state: &Self, room: usize| {
+            let next = state.queue.front();
+            next.is_some_and(|item| item.size() <= room)
+        };
+        if !fits(self, WRITE_BYTES - size) {
+            return Some(first);
+        }
+        let mut joined = BytesMut::with_capacity(WRITE_BYTES.min(size + self.bytes + BYE_BYTES));
+        joined.extend_from_slice(&first);
+        while fits(self, WRITE_BYTES.saturating_sub(joined.len())) {
+            let block = self.take(named).expect("it was just seen");
+            joined.extend_from_slice(&block);
+        }
+        Some(joined.freeze())
+    }
+
+    /// A copy of the next part of the frame at the head, which stays there until its last.
+    fn take_part(&mut self, named: bool) -> Bytes {
+        let Some(Item::Frame(queued)) = self.queue.front() else {
+            unreachable!("only frames are large");
+        };
+        let block = queued.frame.block(named);
+        if self.sent == 0 {
+            self.bytes -= queued.frame.size();
+        }
+        let rest = &block[self.sent..];
+        let part = Bytes::copy_from_slice(&rest[..rest.len().min(WRITE_BYTES)]);
+        self.sent += part.len();
+        if self.sent == block.len() {
+            self.hold(queued.frame.position().cloned());
+            self.queue.pop_front();
+            self.sent = 0;
+        }
+        part
+    }
+
     /// Takes the block at the head and moves the client's position on.
     fn take(&mut self, named: bool) -> Option<Bytes> {
         match self.queue.pop_front()? {
             Item::Frame(queued) => {
                 self.bytes -= queued.frame.size();
-                if let Some(position) = queued.frame.position() {
-                    self.held = Some(position.clone());
-                }
+                self.hold(queued.frame.position().cloned());
                 Some(queued.frame.block(named))
             }
             Item::Beat(block, position) => {
-                if position.is_some() {
-                    self.held = position;
-                }
+                self.hold(position);
                 Some(block)
             }
             Item::Bye(reason) => Some(frame::bye(reason, self.held.as_deref())),
         }
+    }
+
+    /// The client holds this position from here on, or its last where there is none.
+    fn hold(&mut self, position: Option<Position>) {
+        if position.is_some() {
+            self.held = position;
+        }
+    }
+
+    fn clear(&mut self) {
+        self.queue = VecDeque::new();
+        self.sent = 0;
+        self.bytes = 0;
     }
 }
 
@@ -293,8 +382,7 @@ impl Drop for Outlet {
     fn drop(&mut self) {
         let mut state = self.0.lock();
         state.closed = true;
-        state.queue = VecDeque::new();
-        state.bytes = 0;
+        state.clear();
         state.attempt = None;
         state.writer = None;
     }
@@ -303,6 +391,74 @@ impl Drop for Outlet {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn large(number: u64, budget: &Arc<Budget>) -> Arc<Queued> {
+        let json = format!("{:?}", "x".repeat(100_000));
+        Queued::new(
+            Frame::numbered(&number.to_string(), &json),
+            number,
+            budget.clone(),
+        )
+    }
+
+    /// Whatever can be read now.
+    fn read(outlet: &mut Outlet) -> String {
+        let mut text = String::new();
+        let mut cx = Context::from_waker(Waker::noop());
+        while let Poll::Ready(Some(bytes)) = outlet.poll_next(&mut cx) {
+            assert!(bytes.len() <= WRITE_BYTES, "{}", bytes.len());
+            text += std::str::from_utf8(&bytes).expect("text");
+        }
+        text
+    }
+
+    #[test]
+    fn a_large_frame_is_charged_until_its_last_part_is_handed_out() {
+        let (outbox, mut outlet) = outbox(150_000, false);
+        outlet.go_live(None);
+        let budget = Arc::new(Budget::default());
+        let (attempt, _) = Attempt::new();
+        let mut cx = Context::from_waker(Waker::noop());
+        assert!(matches!(
+            outbox.append(&large(1, &budget), &attempt),
+            Appended::Waits(_)
+        ));
+        assert!(outlet.poll_next(&mut cx).is_ready());
+        assert_eq!(outbox.oldest(), Some(1));
+        // What is being sent does not count for the stream's own bound, and one more fits behind it.
+        assert!(matches!(
+            outbox.append(&large(2, &budget), &attempt),
+            Appended::Waits(_)
+        ));
+        assert!(matches!(
+            outbox.append(&large(3, &budget), &attempt),
+            Appended::Full
+        ));
+        assert!(budget.used() > 200_000);
+        assert!(outbox.end(Bye::Slow));
+        assert!((100_000..110_000).contains(&budget.used()));
+        let rest = read(&mut outlet);
+        assert_eq!(budget.used(), 0);
+        // The event that was being sent comes whole, and the good-bye holds its position.
+        assert!(rest.contains("\n\nid: 1\nretry: "), "{rest}");
+    }
+
+    #[test]
+    fn a_stream_that_is_broken_off_says_nothing_more() {
+        let (outbox, mut outlet) = outbox(1 << 20, false);
+        outlet.go_live(None);
+        let budget = Arc::new(Budget::default());
+        let (attempt, _) = Attempt::new();
+        outbox.append(&large(1, &budget), &attempt);
+        // Between two events there is nothing to break off.
+        outbox.break_off();
+        let mut cx = Context::from_waker(Waker::noop());
+        assert!(outlet.poll_next(&mut cx).is_ready());
+        assert!(outbox.end(Bye::Slow) && outbox.is_begun());
+        outbox.break_off();
+        assert_eq!(budget.used(), 0);
+        assert!(matches!(outlet.poll_next(&mut cx), Poll::Ready(None)));
+    }
 
     #[test]
     fn a_frame_behind_a_beat_is_found_by_who_sheds() {

@@ -31,6 +31,14 @@ const NARROW: usize = 16;
 const WAKE_NARROW: usize = 256;
 const WAKE_WIDE: usize = 64;
 
+/// How long a slice is waited for while nobody tries to write it: whoever is left then is stalled, and not
+/// slow. While somebody does, the others wait for their time on the processor. And whoever has taken
+/// nothing for so long when a slice is made is not waited for at all.
+pub(crate) const PATIENCE: Duration = Duration::from_millis(50);
+
+/// How often it is told, at most, that streams were too slow.
+const TELL_EVERY: Duration = Duration::from_secs(1);
+
 /// When the shard speaks or ends of its own accord, and how much may wait.
 #[derive(Clone, Debug)]
 pub struct Timing {
@@ -64,6 +72,8 @@ pub enum Command {
     Signal(Topic, Frame),
     /// A look is through; this is the position of everyone who has read all that was sent.
     Through(Option<Position>),
+    /// The streams furthest behind end until no more than so many bytes wait.
+    Shed(usize),
     /// Every stream ends now.
     EndAll(Bye),
     /// Every stream ends within this time, spread evenly, and so does whoever joins later.
@@ -72,14 +82,21 @@ pub enum Command {
 
 /// Held by all who still have to try to write a slice; dropped when they have.
 #[derive(Clone, Debug)]
-pub struct Attempt(Arc<oneshot::Sender<()>>);
+pub struct Attempt(Arc<Held>);
+
+#[derive(Debug)]
+struct Held {
+    /// Dropped with the last holder, which is all that it is for.
+    _over: oneshot::Sender<()>,
+    made: Instant,
+}
 
 /// The other end of an attempt.
 #[derive(Debug)]
 pub struct Tried {
     /// Its end is an error by design: the last holder has let go.
     over: oneshot::Receiver<()>,
-    held: Weak<oneshot::Sender<()>>,
+    held: Weak<Held>,
 }
 
 impl Tried {
@@ -107,10 +124,22 @@ impl Tried {
 impl Attempt {
     /// A new attempt and the way to await its end.
     pub fn new() -> (Self, Tried) {
+        Self::made_at(Instant::now())
+    }
+
+    fn made_at(made: Instant) -> (Self, Tried) {
         let (sender, over) = oneshot::channel();
-        let attempt = Self(Arc::new(sender));
+        let attempt = Self(Arc::new(Held {
+            _over: sender,
+            made,
+        }));
         let held = Arc::downgrade(&attempt.0);
         (attempt, Tried { over, held })
+    }
+
+    /// Whether a writer that took its last bytes then, and has not come back, is stalled.
+    pub(crate) fn finds_stalled(&self, handed: Instant) -> bool {
+        self.0.made.saturating_duration_since(handed) > PATIENCE
     }
 
     pub(crate) fn same(&self, other: &Self) -> bool {
@@ -149,6 +178,11 @@ pub struct Shard {
     frames: u64,
     generations: u32,
     drain_by: Option<Instant>,
+    /// Streams that have ended and are in the middle of an event, with which they are charged.
+    leaving: VecDeque<Outbox>,
+    /// How many streams were too slow since that was last told, and the label of one of them.
+    slow: Option<(usize, Arc<str>)>,
+    tell_slow_at: Instant,
 }
 
 impl Shard {
@@ -169,6 +203,9 @@ impl Shard {
             frames: 0,
             generations: 0,
             drain_by: None,
+            leaving: VecDeque::new(),
+            slow: None,
+            tell_slow_at: Instant::now(),
         };
         (shard, handle)
     }
@@ -205,7 +242,7 @@ impl Shard {
                         outbox.append(queued, &attempt)
                     });
                 }
-                self.shed();
+                self.shed(self.timing.queue_bytes);
             }
             Command::Signal(topic, frame) => {
                 let (attempt, _) = Attempt::new();
@@ -216,6 +253,7 @@ impl Shard {
             Command::Through(position) => {
                 self.beat = Some((frame::beat(position.as_deref()), position));
             }
+            Command::Shed(most) => self.shed(most),
             Command::EndAll(reason) => {
                 let all: Vec<u32> = self.streams.iter().map(|(key, _)| key as u32).collect();
                 for stream in all {
@@ -302,9 +340,16 @@ impl Shard {
         }
     }
 
-    /// Ends the streams furthest behind until the waiting frames fit their budget again.
-    fn shed(&mut self) {
-        if self.budget.used() <= self.timing.queue_bytes {
+    /// Ends the streams furthest behind until no more than this waits.
+    fn shed(&mut self, most: usize) {
+        // Those that have ended and are still in the middle of an event come first: they hold it only so
+        // that a good-bye can follow.
+        while self.budget.used() > most
+            && let Some(outbox) = self.leaving.pop_front()
+        {
+            outbox.break_off();
+        }
+        if self.budget.used() <= most {
             return;
         }
         let mut behind: Vec<(u64, u32)> = self
@@ -314,15 +359,22 @@ impl Shard {
             .collect();
         behind.sort_unstable();
         for (_, stream) in behind {
-            if self.budget.used() <= self.timing.queue_bytes {
+            if self.budget.used() <= most {
                 return;
             }
+            let outbox = self.streams[stream as usize].outbox.clone();
             self.end_slow(stream);
+            // What it is in the middle of may be all that it held.
+            if self.budget.used() > most {
+                outbox.break_off();
+            }
         }
     }
 
     /// Beats and ends that have come due.
     fn turn(&mut self, now: Instant) {
+        self.tell_slow(now);
+        self.leaving.retain(Outbox::is_begun);
         for (stream, generation) in self.wheel.advance(now) {
             let Some(record) = self.streams.get_mut(stream as usize) else {
                 continue;
@@ -375,13 +427,30 @@ impl Shard {
 
     fn end_slow(&mut self, stream: u32) {
         let label = self.streams[stream as usize].label.clone();
-        tracing::warn!(stream = %label, "stream ended: its client reads more slowly than events arrive");
+        let count = self.slow.take().map_or(0, |(count, _)| count);
+        self.slow = Some((count + 1, label));
         self.end(stream, Bye::Slow);
     }
 
+    /// Tells of the streams that were too slow, once a second: in a storm there are thousands, and each
+    /// line of a log costs more than ending a stream.
+    fn tell_slow(&mut self, now: Instant) {
+        if now < self.tell_slow_at {
+            return;
+        }
+        if let Some((streams, one)) = self.slow.take() {
+            self.tell_slow_at = now + TELL_EVERY;
+            tracing::warn!(streams, %one, "streams ended: their clients read more slowly than events arrive");
+        }
+    }
+
     fn end(&mut self, stream: u32, reason: Bye) {
-        if self.streams[stream as usize].outbox.end(reason) {
+        let outbox = &self.streams[stream as usize].outbox;
+        if outbox.end(reason) {
             self.metrics.bye(reason);
+            if outbox.is_begun() {
+                self.leaving.push_back(outbox.clone());
+            }
         }
         self.remove(stream);
     }
@@ -646,6 +715,47 @@ mod tests {
         /// Whether the queue has been replaced by a bye.
         fn outlet_ended(&mut self) -> bool {
             self.outlet.is_ending()
+        }
+    }
+
+    #[test]
+    fn a_stream_that_takes_nothing_is_not_waited_for_until_it_takes_something() {
+        let (mut shard, _handle) = shard(usize::MAX);
+        // The wide topic is everybody's, and each has one of its own besides.
+        let mut readers = Vec::new();
+        for name in 1..=100 {
+            let (mut reader, join) = Reader::join(vec![0, name], usize::MAX);
+            shard.take(join);
+            assert!(!reader.read());
+            readers.push(reader);
+        }
+        // Sends a slice that is made then, and tells whether somebody is waited for.
+        let mut send = |name, made| {
+            let (attempt, mut tried) = Attempt::made_at(made);
+            let slice = vec![(topic(name), frame(name, 10))];
+            shard.take(Command::Frames(slice.into(), attempt));
+            !tried.is_over()
+        };
+        // However slow the test is, one is too early for any patience to be over, and one too late.
+        let soon = Instant::now();
+        let later = soon + Duration::from_secs(3600);
+        assert!(
+            send(0, later),
+            "they sleep, and will try when they are woken"
+        );
+        for reader in &mut readers {
+            assert!(reader.read());
+        }
+        assert!(send(1, soon), "it may still be writing");
+        for name in 2..=100 {
+            assert!(!send(name, later), "{name} has taken nothing for too long");
+        }
+        for name in 2..=100 {
+            assert!(!send(name, soon), "{name} has taken nothing since");
+        }
+        for name in 2..=100 {
+            while readers[name - 1].read() {}
+            assert!(send(name, later), "{name} waits for more");
         }
     }
 

@@ -133,6 +133,17 @@ impl Window {
         }
     }
 
+    /// Forgets all events, for the sake of their memory; what comes after them is kept again.
+    pub fn forget(&self) {
+        let mut state = self.lock();
+        while !state.pages.is_empty() {
+            state.evict();
+        }
+        state.pages.shrink_to_fit();
+        state.by_topic.shrink_to_fit();
+        state.tags.shrink_to_fit();
+    }
+
     /// What `cursor` has missed of `topics` up to `target`, at most `limit` events of it.
     pub fn missed(
         &self,

@@ -45,7 +45,7 @@ pub enum ConnectError {
     #[error("DATABASE_URL: {0}")]
     Url(String),
     /// Postgres refused or was not reached.
-    #[error("cannot reach the database: {}", tell(.0))]
+    #[error("{}: {}", whose(.0), tell(.0))]
     Postgres(#[from] tokio_postgres::Error),
     /// The session has gone silent or away.
     #[error("{0}")]
@@ -56,6 +56,14 @@ pub enum ConnectError {
          primary can give; point DATABASE_URL at the primary"
     )]
     Standby,
+}
+
+/// Who speaks: whoever gets an answer that refuses has reached the database, and need not look for it.
+fn whose(error: &tokio_postgres::Error) -> &'static str {
+    match error.as_db_error() {
+        Some(_) => "the database says",
+        None => "cannot reach the database",
+    }
 }
 
 /// A database error in one line, with what the server said rather than "db error".

@@ -58,6 +58,20 @@ pub enum Unserved {
     Busy,
     /// It is not there, or not well; the text is for the operator.
     Away(String),
+    /// It is there and refuses what we ask, which is a fault of ours or of the schema.
+    Refused(String),
+}
+
+impl Unserved {
+    /// Tells the operator what could not be done. That the database is away is said once, by the sessions
+    /// that look and listen, and not again by everybody who asks meanwhile.
+    pub fn log(&self, act: &'static str) {
+        match self {
+            Self::Busy => tracing::debug!(act, "no session of the pool was free in time"),
+            Self::Away(error) => tracing::debug!(act, error, "the database is away"),
+            Self::Refused(error) => tracing::warn!(act, error, "the database refuses"),
+        }
+    }
 }
 
 impl From<PoolError> for Unserved {
@@ -74,9 +88,18 @@ impl From<tokio_postgres::Error> for Unserved {
     fn from(error: tokio_postgres::Error) -> Self {
         match error.code() {
             Some(&SqlState::QUERY_CANCELED) => Self::Busy,
+            Some(code) if !is_absence(code) => Self::Refused(tell(&error)),
             _ => Self::Away(tell(&error)),
         }
     }
+}
+
+/// Whether this says that the server or the session is not well just now, whatever was asked: connections,
+/// the state of a transaction (a standby, too), conflicts, resources, locks, operators, the system, and tables
+/// that were dropped between planning and reading.
+fn is_absence(code: &SqlState) -> bool {
+    let class = &code.code()[..2];
+    matches!(class, "08" | "25" | "40" | "53" | "55" | "57" | "58" | "XX")
 }
 
 impl From<ConnectError> for Unserved {

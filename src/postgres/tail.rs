@@ -18,7 +18,8 @@ const LOOK_TIMEOUT: Duration = Duration::from_secs(12);
 
 /// How much one look returns: enough to be efficient, little enough to bound memory.
 const PAGE_ROWS: i64 = 5_000;
-const PAGE_BYTES: i64 = 8 << 20;
+/// The bytes of payload that it returns where memory is not scarce.
+pub const PAGE_BYTES: i64 = 8 << 20;
 
 /// The session and its prepared statements.
 pub struct Tail {
@@ -26,11 +27,12 @@ pub struct Tail {
     look: Statement,
     rest: Statement,
     position: Statement,
+    page_bytes: i64,
 }
 
 impl Tail {
-    /// Opens the session.
-    pub async fn open(database: &Database) -> Result<Self, ConnectError> {
+    /// Opens the session; a page of what it returns has so many bytes.
+    pub async fn open(database: &Database, page_bytes: i64) -> Result<Self, ConnectError> {
         let opened = within(async {
             let session = database.session("tail").await?;
             session
@@ -54,6 +56,7 @@ impl Tail {
                 look,
                 rest,
                 position,
+                page_bytes,
             })
         });
         opened.await
@@ -80,7 +83,7 @@ impl Tail {
                 &from.newest,
                 &verify,
                 &PAGE_ROWS,
-                &PAGE_BYTES,
+                &self.page_bytes,
             ],
         )
         .await
@@ -97,7 +100,7 @@ impl Tail {
                 &from.newest,
                 &sent,
                 &PAGE_ROWS,
-                &PAGE_BYTES,
+                &self.page_bytes,
                 &to.snapshot.to_string(),
                 &to.newest,
             ],

@@ -44,6 +44,8 @@ pub struct Bounds {
     pub statement_timeout: Duration,
     /// How long a stream that needs the database is held while that is away.
     pub hold: Duration,
+    /// The most bytes of payload on a page of a sync.
+    pub page_bytes: usize,
 }
 
 /// What streams use of the relay.

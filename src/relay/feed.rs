@@ -11,6 +11,7 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use tokio::sync::mpsc;
+use tokio::time::timeout_at;
 
 use super::attach::Relay;
 use super::replay::{Refused, Replay};
@@ -186,13 +187,16 @@ async fn open(relay: &Relay, request: Request, outbox: Outbox, out: &Out) -> Res
         Since::Cursor(cursor) => Some(&**cursor),
         Since::Now | Since::Malformed => None,
     };
+    // One for all that it may have to wait for, or the waits would add up.
+    let by = Instant::now() + relay.bounds.hold;
+    let mut until = by;
     let mut attached = std::pin::pin!(relay.attach(join, cursor.cloned()));
     let attached = loop {
-        match tokio::time::timeout(relay.bounds.hold, &mut attached).await {
+        match timeout_at(until.into(), &mut attached).await {
             Ok(Some(attached)) => break attached,
             Ok(None) => return bye(relay, out, Bye::Drain).await,
             // A look may take long while the database is well: then it is worth waiting for.
-            Err(_) if relay.status.is_connected() => {}
+            Err(_) if relay.status.is_connected() => until += relay.bounds.hold,
             Err(_) => return bye(relay, out, Bye::Unavailable).await,
         }
     };
@@ -205,6 +209,7 @@ async fn open(relay: &Relay, request: Request, outbox: Outbox, out: &Out) -> Res
             topics: &request.topics,
             named: request.named,
             out,
+            by,
         };
         match replay.run(cursor, &attached).await {
             Ok(events) => replayed = events,

@@ -26,13 +26,14 @@ pub(crate) struct Loan {
 }
 
 impl Loan {
-    /// Waits for a turn and a session.
+    /// Waits for a turn, each kind of it for so long, and for a session.
     pub(crate) async fn take(
         turns: &Arc<Turns>,
         pool: &Pool,
         guest: &Guest,
+        wait: Duration,
     ) -> Result<Self, Unserved> {
-        let turn = turns.take(guest).await?;
+        let turn = turns.take(guest, wait).await?;
         let session = Lease::take(pool).await?;
         Ok(Self {
             session,

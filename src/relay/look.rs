@@ -49,6 +49,8 @@ impl From<Gone> for Over {
 /// The loop and what it owns.
 pub struct Look {
     database: Database,
+    /// The bytes of a page.
+    page_bytes: i64,
     bell: Arc<Bell>,
     arrivals: mpsc::Receiver<Arrival>,
     /// Those who wait for a look that begins after they came.
@@ -73,6 +75,7 @@ impl Look {
     #[expect(clippy::too_many_arguments, reason = "one caller, each part named")]
     pub fn new(
         database: Database,
+        page_bytes: usize,
         bell: Arc<Bell>,
         arrivals: mpsc::Receiver<Arrival>,
         shards: Vec<ShardHandle>,
@@ -83,6 +86,7 @@ impl Look {
     ) -> Self {
         Self {
             database,
+            page_bytes: page_bytes as i64,
             bell,
             arrivals,
             waiting: Vec::new(),
@@ -120,7 +124,9 @@ impl Look {
     /// One session: verify, then look whenever there is reason to.
     async fn session(&mut self, backoff: &mut Backoff) -> Result<std::convert::Infallible, Over> {
         let database = self.database.clone();
-        let tail = self.meanwhile(Tail::open(&database)).await??;
+        let tail = self
+            .meanwhile(Tail::open(&database, self.page_bytes))
+            .await??;
         if self.position.is_none() {
             let head = self.meanwhile(tail.position()).await??;
             self.begin(head.mark()).await?;

@@ -2,14 +2,14 @@
 //!
 //! A large look goes out in slices, and the next slice waits until the last has been tried, so
 //! that a bulk commit fills no queue of a client that reads. It never waits for a stream: one that
-//! does not try within a moment is left out of the count until it tries again.
+//! does not try within a moment is left out of the count until it tries again, and so is one that has
+//! taken nothing for that long already, or each of many deaf streams would cost that moment anew.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::time::Duration;
 
 use crate::frame::Frame;
-use crate::hub::shard::{Attempt, Command, ShardHandle, Tried};
+use crate::hub::shard::{Attempt, Command, PATIENCE, ShardHandle, Tried};
 use crate::topic::Topic;
 
 /// A slice holds at most this many frames, and bytes unless one frame alone has more.
@@ -18,10 +18,6 @@ const SLICE_BYTES: usize = 128 << 10;
 
 /// Bytes that may be out untried: a quarter of a stream's queue by default.
 const OUTSTANDING_BYTES: usize = 128 << 10;
-
-/// How long a slice is waited for while nobody tries to write it: whoever is left then is stalled, and not
-/// slow. While somebody does, the others wait for their time on the processor.
-const PATIENCE: Duration = Duration::from_millis(50);
 
 /// Hands frames to the shards.
 pub(crate) struct Pace {

@@ -26,7 +26,7 @@ const CHUNK_BYTES: usize = 16 << 10;
 
 /// The most bytes of payload on one page. Small beside what a page may have, because a stream holds
 /// its page for as long as its client takes to read it.
-const PAGE_BYTES: i64 = 256 << 10;
+pub(crate) const PAGE_BYTES: i64 = 256 << 10;
 
 /// The pause between two tries while the database is away.
 const AGAIN: Duration = Duration::from_millis(250);
@@ -49,6 +49,8 @@ pub(crate) struct Replay<'a> {
     pub(crate) topics: &'a [Topic],
     pub(crate) named: bool,
     pub(crate) out: &'a Out,
+    /// Until when the stream is held for the database, as long as nothing of the log has been sent.
+    pub(crate) by: Instant,
 }
 
 impl Replay<'_> {
@@ -92,7 +94,8 @@ impl Replay<'_> {
             let mut after = leg.after;
             loop {
                 // Held until the page is written, so that clients who do not read hold few of them.
-                let place = self.relay.turns.page(self.relay.bounds.hold).await;
+                let wait = self.left(self.deadline(sent > 0));
+                let place = self.relay.turns.page(wait).await;
                 let _place = place.map_err(|Busy| Refused::Bye(Bye::Overload))?;
                 let page = self.page(leg, after, cursor, target, sent > 0).await?;
                 let first = n == 0 && after == leg.after;
@@ -123,9 +126,9 @@ impl Replay<'_> {
         target: &Cursor,
         begun: bool,
     ) -> Result<Page, Refused> {
-        let deadline = self.deadline();
+        let deadline = self.deadline(begun);
         let page = loop {
-            match self.ask_page(leg, after, cursor, target).await {
+            match self.ask_page(leg, after, cursor, target, deadline).await {
                 Ok(page) => break page,
                 Err(unserved) => pass_or_wait(unserved, deadline).await?,
             }
@@ -151,12 +154,13 @@ impl Replay<'_> {
         after: i64,
         cursor: &Cursor,
         target: &Cursor,
+        deadline: Instant,
     ) -> Result<Page, Unserved> {
         let extent = Extent {
             rows: self.relay.bounds.replay_events as i64,
             bytes: PAGE_BYTES,
         };
-        let loan = self.loan().await?;
+        let loan = self.loan(deadline).await?;
         let ends = (cursor, target);
         let page = history::page(&*loan, self.topics, leg, after, extent, ends);
         let page = self.in_time(page).await?;
@@ -166,11 +170,10 @@ impl Replay<'_> {
 
     async fn refuse_too_far(&self, legs: &[Leg]) -> Result<(), Refused> {
         let most = self.relay.bounds.replay_events as i64;
-        let deadline = self.deadline();
         let missed = loop {
             match self.ask_missed(legs, most).await {
                 Ok(missed) => break missed,
-                Err(unserved) => pass_or_wait(unserved, deadline).await?,
+                Err(unserved) => pass_or_wait(unserved, self.by).await?,
             }
         };
         if missed > most {
@@ -180,7 +183,7 @@ impl Replay<'_> {
     }
 
     async fn ask_missed(&self, legs: &[Leg], most: i64) -> Result<i64, Unserved> {
-        let loan = self.loan().await?;
+        let loan = self.loan(self.by).await?;
         let missed = self
             .in_time(history::missed(&*loan, self.topics, legs, most))
             .await?;
@@ -196,32 +199,41 @@ impl Replay<'_> {
         answer.map_err(|_| Unserved::Away("the session does not answer".into()))
     }
 
-    async fn loan(&self) -> Result<Loan, Unserved> {
-        Loan::take(&self.relay.turns, &self.relay.pool, self.guest).await
+    /// Waits for its turn as long as for a database that is away. A gateway that has just been started has an
+    /// empty window, and thousands may come to it at once: whoever were sent away would miss what
+    /// happens for minutes, where a turn takes milliseconds.
+    async fn loan(&self, deadline: Instant) -> Result<Loan, Unserved> {
+        let Relay { turns, pool, .. } = self.relay;
+        Loan::take(turns, pool, self.guest, self.left(deadline)).await
     }
 
-    fn deadline(&self) -> Instant {
-        Instant::now() + self.relay.bounds.hold
+    /// How long may still be waited for others who are served, which is some time in any case.
+    fn left(&self, deadline: Instant) -> Duration {
+        let left = deadline.saturating_duration_since(Instant::now());
+        left.max(self.relay.turns.wait())
+    }
+
+    /// Until when the database is asked again. Whoever gets page after page is held for each anew.
+    fn deadline(&self, begun: bool) -> Instant {
+        match begun {
+            true => Instant::now() + self.relay.bounds.hold,
+            false => self.by,
+        }
     }
 }
 
 /// Waits before the database is asked again, or says how the stream ends. Nothing of an answer that
 /// failed has been handed on, so asking again is safe.
 async fn pass_or_wait(unserved: Unserved, deadline: Instant) -> Result<(), Refused> {
-    match unserved {
-        Unserved::Busy => Err(Refused::Bye(Bye::Overload)),
-        Unserved::Away(error) if Instant::now() + AGAIN > deadline => {
-            tracing::warn!(
-                ?error,
-                "a stream could not be replayed: the database is away"
-            );
-            Err(Refused::Bye(Bye::Unavailable))
-        }
-        Unserved::Away(_) => {
-            tokio::time::sleep(AGAIN).await;
-            Ok(())
-        }
+    if matches!(unserved, Unserved::Away(_)) && Instant::now() + AGAIN <= deadline {
+        tokio::time::sleep(AGAIN).await;
+        return Ok(());
     }
+    unserved.log("replay");
+    Err(Refused::Bye(match unserved {
+        Unserved::Busy => Bye::Overload,
+        Unserved::Away(_) | Unserved::Refused(_) => Bye::Unavailable,
+    }))
 }
 
 /// Writes replayed frames, each with the cursor of its place on the way, in chunks.

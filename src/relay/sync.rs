@@ -22,7 +22,7 @@ use crate::postgres::history::{self, Extent};
 use crate::postgres::state::{self, StateError};
 use crate::topic::Topic;
 
-/// The most bytes of payload on one page, but for its last event.
+/// The most bytes of payload on one page, but for its last event; less where memory is scarce.
 const PAGE_BYTES: i64 = 4 << 20;
 
 /// What the database is granted beyond the time of its statements, so that it ends them itself and
@@ -87,8 +87,9 @@ impl Relay {
     ) -> Result<Answer, Failure> {
         let deadline = Instant::now() + within;
         let act = async {
-            let mut loan = Loan::take(&self.turns, &self.pool, &question.guest).await?;
-            let answer = answer(&mut loan, question, deadline).await;
+            let (turns, guest) = (&self.turns, &question.guest);
+            let mut loan = Loan::take(turns, &self.pool, guest, turns.wait()).await?;
+            let answer = answer(&mut loan, question, self.page(), deadline).await;
             loan.release();
             answer
         };
@@ -97,11 +98,17 @@ impl Relay {
             Err(_) => Err(Unserved::Busy.into()),
         }
     }
+
+    /// The bytes of payload of a page.
+    fn page(&self) -> i64 {
+        PAGE_BYTES.min(self.bounds.page_bytes as i64)
+    }
 }
 
 async fn answer(
     session: &mut Object,
     question: &Question,
+    page_bytes: i64,
     deadline: Instant,
 ) -> Result<Answer, Failure> {
     let (mut since, mut reset) = match &question.since {
@@ -110,7 +117,7 @@ async fn answer(
         Since::Cursor(cursor) => (Some(&**cursor), None),
     };
     loop {
-        let passage = pass(session, question, since, deadline).await?;
+        let passage = pass(session, question, since, page_bytes, deadline).await?;
         let floor = history::floor(session).await?;
         let now = Cursor::At(passage.now.clone());
         let standing = match since {
@@ -163,6 +170,7 @@ async fn pass(
     session: &mut Object,
     question: &Question,
     since: Option<&Cursor>,
+    page_bytes: i64,
     deadline: Instant,
 ) -> Result<Passage, Failure> {
     let transaction = session
@@ -171,7 +179,7 @@ async fn pass(
         .read_only(true)
         .start()
         .await?;
-    let passage = read(&transaction, question, since, deadline).await;
+    let passage = read(&transaction, question, since, page_bytes, deadline).await;
     // Never committed, so that what a function has set or notified ends with the transaction.
     transaction.rollback().await?;
     passage
@@ -181,6 +189,7 @@ async fn read(
     transaction: &Transaction<'_>,
     question: &Question,
     since: Option<&Cursor>,
+    page_bytes: i64,
     deadline: Instant,
 ) -> Result<Passage, Failure> {
     state::limit(transaction, deadline - Instant::now()).await?;
@@ -195,7 +204,7 @@ async fn read(
         events: Vec::new(),
     };
     if let Some(since) = since {
-        read_missed(transaction, question, since, &mut passage).await?;
+        read_missed(transaction, question, since, page_bytes, &mut passage).await?;
     }
     if question.state && passage.whole && !passage.more {
         let left = deadline - Instant::now();
@@ -210,11 +219,12 @@ async fn read_missed(
     transaction: &Transaction<'_>,
     question: &Question,
     since: &Cursor,
+    page_bytes: i64,
     passage: &mut Passage,
 ) -> Result<(), Failure> {
     let target = passage.position.clone();
     let mut rows = question.limit as i64;
-    let mut bytes = PAGE_BYTES;
+    let mut bytes = page_bytes;
     for leg in since.legs(&target) {
         let mut after = leg.after;
         loop {

@@ -7,14 +7,8 @@ use std::time::Duration;
 use dashmap::DashMap;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+use super::replay::PAGE_BYTES;
 use crate::hub::directory::Guest;
-
-/// Pages of replays in memory at once: 64 MiB of them, at 256 KiB each.
-const PAGES: usize = 256;
-
-/// What all answers of syncs together may hold until their clients have taken them, in KiB: more than one with
-/// the state of as many topics as a stream may have.
-const ANSWERS_KIB: usize = 128 << 10;
 
 /// Room for an answer, held until that has gone out.
 pub type Room = OwnedSemaphorePermit;
@@ -49,13 +43,14 @@ struct Own {
 pub struct Busy;
 
 impl Turns {
-    /// Turns for half of a pool of this size; each kind of waiting ends after `wait`.
-    pub fn new(pool_size: usize, wait: Duration) -> Arc<Self> {
+    /// So many turns at once; `wait` is how long who can be told to ask again waits. Pages of
+    /// replays and answers of syncs may hold so many bytes until their clients have taken them.
+    pub fn new(at_once: usize, wait: Duration, pages: usize, answers: usize) -> Arc<Self> {
         Arc::new(Self {
             guests: DashMap::new(),
-            all: Arc::new(Semaphore::new((pool_size / 2).max(1))),
-            pages: Arc::new(Semaphore::new(PAGES)),
-            answers: Arc::new(Semaphore::new(ANSWERS_KIB)),
+            all: Arc::new(Semaphore::new(at_once)),
+            pages: Arc::new(Semaphore::new((pages / PAGE_BYTES as usize).max(1))),
+            answers: Arc::new(Semaphore::new(answers >> 10)),
             wait,
         })
     }
@@ -72,8 +67,13 @@ impl Turns {
         room.map_err(|_| Busy)
     }
 
-    /// Waits for a turn.
-    pub async fn take(self: &Arc<Self>, guest: &Guest) -> Result<Turn, Busy> {
+    /// How long to wait for a turn, unless there is a reason to wait longer.
+    pub fn wait(&self) -> Duration {
+        self.wait
+    }
+
+    /// Waits for a turn; each kind of waiting, for the guest's own and for one of all, ends after `wait`.
+    pub async fn take(self: &Arc<Self>, guest: &Guest, wait: Duration) -> Result<Turn, Busy> {
         let one = self
             .guests
             .entry(guest.clone())
@@ -85,9 +85,9 @@ impl Turns {
             permit: None,
         };
         own.permit = Some(granted(
-            tokio::time::timeout(self.wait, one.acquire_owned()).await,
+            tokio::time::timeout(wait, one.acquire_owned()).await,
         )?);
-        let one_of_all = tokio::time::timeout(self.wait, self.all.clone().acquire_owned()).await;
+        let one_of_all = tokio::time::timeout(wait, self.all.clone().acquire_owned()).await;
         Ok(Turn {
             _own: own,
             _one_of_all: granted(one_of_all)?,
@@ -116,14 +116,15 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_guest_has_one_turn_and_all_have_half_the_pool() {
-        let turns = Turns::new(4, Duration::from_secs(1));
+        let turns = Turns::new(2, Duration::from_secs(1), 0, 0);
         let [alice, bob, carol] = ["alice", "bob", "carol"].map(|name| Guest::User(name.into()));
-        let first = turns.take(&alice).await.expect("a turn");
-        assert_eq!(turns.take(&alice).await.err(), Some(Busy));
-        let _second = turns.take(&bob).await.expect("a turn");
-        assert_eq!(turns.take(&carol).await.err(), Some(Busy));
+        let take = |guest| turns.take(guest, turns.wait());
+        let first = take(&alice).await.expect("a turn");
+        assert_eq!(take(&alice).await.err(), Some(Busy));
+        let _second = take(&bob).await.expect("a turn");
+        assert_eq!(take(&carol).await.err(), Some(Busy));
         drop(first);
-        drop(turns.take(&alice).await.expect("a turn again"));
+        drop(take(&alice).await.expect("a turn again"));
         assert_eq!(
             turns.guests.len(),
             1,

@@ -1,0 +1,107 @@
+//! Shedding before dying: what a gateway does when its memory is nearly used up.
+//!
+//! Queues, window and streams have their bounds, and yet there may be less than they were promised:
+//! another process in the container, a bound that was set too small, an allocator that keeps what it was
+//! given back. The kernel's answer is to kill the process, and everybody with it. Here it is to take nobody
+//! in and to forget the window first, whose readers then come to the database; and then to end those furthest
+//! behind, in steps, whose cursors resume what was cut off.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio_util::sync::CancellationToken;
+
+use crate::hub::shard::{Command, ShardHandle};
+use crate::hub::{Budget, Directory, Window};
+use crate::memory::Memory;
+use crate::metrics::Metrics;
+
+/// How often memory is looked at: more often than it can be filled by what the bounds let through.
+const LOOK_EVERY: Duration = Duration::from_millis(10);
+
+/// How often a step is taken: what is let go of is free for others only after the allocator's while.
+const SHED_EVERY: Duration = Duration::from_millis(50);
+
+/// From which part of memory on nobody is taken in, in hundredths, and below which again.
+const CLOSE_ABOVE: usize = 60;
+const OPEN_BELOW: usize = 55;
+
+/// From which part of memory on streams are ended, in hundredths.
+const SHED_ABOVE: usize = 70;
+
+/// How long a client must have taken nothing to be one that does not read.
+const PATIENCE: Duration = Duration::from_millis(500);
+
+/// How often it is told that streams were shed, at most.
+const TELL_EVERY: Duration = Duration::from_secs(1);
+
+/// What can be done.
+pub(super) struct Relief {
+    pub(super) memory: Memory,
+    pub(super) directory: Arc<Directory>,
+    pub(super) window: Arc<Window>,
+    pub(super) shard: ShardHandle,
+    pub(super) budget: Arc<Budget>,
+    pub(super) metrics: Arc<Metrics>,
+}
+
+impl Relief {
+    /// Watches over memory until cancelled.
+    pub(super) async fn run(self, cancel: CancellationToken) {
+        let bound = self.memory.bytes();
+        self.metrics.memory_bound_bytes.set(bound as i64);
+        let mut cut = 0;
+        let mut told = Instant::now() - TELL_EVERY;
+        let mut shed = Instant::now() - SHED_EVERY;
+        let pause = || cancel.run_until_cancelled(tokio::time::sleep(LOOK_EVERY));
+        while pause().await.is_some() {
+            // What cannot be read now can be read the next time.
+            let Some(taken) = self.memory.taken() else {
+                continue;
+            };
+            self.metrics.memory_bytes.set(taken as i64);
+            let hundredths = taken / (bound / 100).max(1);
+            self.door(hundredths);
+            if hundredths >= SHED_ABOVE && shed.elapsed() >= SHED_EVERY {
+                shed = Instant::now();
+                cut += self.shed().await;
+                self.metrics.sheds.inc();
+                if told.elapsed() >= TELL_EVERY {
+                    tracing::warn!(
+                        taken,
+                        bound,
+                        cut,
+                        "memory is nearly used up: streams furthest behind end"
+                    );
+                    told = Instant::now();
+                    cut = 0;
+                }
+            }
+        }
+    }
+
+    /// Closes the door to newcomers, or opens it.
+    fn door(&self, hundredths: usize) {
+        let closed = self.directory.is_closed();
+        if hundredths >= CLOSE_ABOVE {
+            if !closed {
+                self.directory.close(true);
+                tracing::warn!("memory is short: nobody is taken in, and the window is forgotten");
+            }
+            self.window.forget();
+            self.metrics.window_bytes.set(0);
+        } else if closed && hundredths < OPEN_BELOW {
+            self.directory.close(false);
+            tracing::info!("there is memory again");
+        }
+    }
+
+    /// One step: half of what waits, and half of those who do not read. Returns how many were cut.
+    async fn shed(&self) -> usize {
+        // The shard has gone only when the gateway ends.
+        let _ = self.shard.send(Command::Shed(self.budget.used() / 2)).await;
+        let cut = self.directory.cut_longest(PATIENCE);
+        self.metrics.streams_cut.inc_by(cut as u64);
+        cut
+    }
+}
