@@ -1,4 +1,4 @@
-//! What both figures stand on: a private Postgres with its own defaults for durability, and the gateway's
+//! What the figures stand on: a private Postgres with its own defaults for durability, and the gateway's
 //! binary in a process of its own, built as this example was.
 
 use std::error::Error;
@@ -26,6 +26,7 @@ pub(crate) struct Rig {
     gateway: Child,
     cluster: Cluster,
     address: SocketAddr,
+    operations: SocketAddr,
 }
 
 impl Rig {
@@ -56,6 +57,7 @@ impl Rig {
             gateway,
             cluster,
             address,
+            operations,
         };
         let deadline = Instant::now() + PATIENCE;
         while !is_ready(operations).await {
@@ -81,13 +83,22 @@ impl Rig {
     }
 
     /// What the gateway has resident, in bytes.
-    #[allow(dead_code, reason = "one of the two figures is not about memory")]
+    #[allow(dead_code, reason = "not every figure is about memory")]
     pub(crate) fn resident_bytes(&self) -> Result<usize> {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.gateway.id()))?;
         let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
         let kib = line.and_then(|line| line.trim().strip_suffix("kB"));
         let kib: usize = kib.ok_or("the system does not tell")?.trim().parse()?;
         Ok(kib * 1024)
+    }
+
+    /// What the gateway counts under this name.
+    #[allow(dead_code, reason = "not every figure needs what is counted")]
+    pub(crate) async fn metric(&self, name: &str) -> Result<f64> {
+        let answer = ask(self.operations, "/metrics").await?;
+        let mut lines = answer.lines();
+        let value = lines.find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        Ok(value.unwrap_or("0").parse()?)
     }
 }
 
@@ -114,6 +125,16 @@ impl Stream {
     ) -> Result<Self> {
         let socket = TcpSocket::new_v4()?;
         socket.bind(from)?;
+        Self::over(socket, gateway, user, topic).await
+    }
+
+    /// The same over this socket.
+    pub(crate) async fn over(
+        socket: TcpSocket,
+        gateway: SocketAddr,
+        user: &str,
+        topic: &str,
+    ) -> Result<Self> {
         let mut socket = socket.connect(gateway).await?;
         let token = token(user)?;
         let head = format!(
@@ -132,18 +153,24 @@ impl Stream {
 
     /// Reads until this text has come.
     pub(crate) async fn wait_for(&mut self, text: &str) -> Result<()> {
+        self.text_until(text).await.map(drop)
+    }
+
+    /// Reads until this text has come, and returns what came before it.
+    pub(crate) async fn text_until(&mut self, text: &str) -> Result<String> {
         tokio::time::timeout(PATIENCE, self.read_until(text.as_bytes())).await?
     }
 
-    async fn read_until(&mut self, text: &[u8]) -> Result<()> {
+    async fn read_until(&mut self, text: &[u8]) -> Result<String> {
         loop {
             let found = self
                 .read
                 .windows(text.len())
                 .position(|window| window == text);
             if let Some(at) = found {
+                let before = String::from_utf8_lossy(&self.read[..at]).into_owned();
                 self.read.drain(..at + text.len());
-                return Ok(());
+                return Ok(before);
             }
             if self.socket.read_buf(&mut self.read).await? == 0 {
                 let read = String::from_utf8_lossy(&self.read);
@@ -167,23 +194,27 @@ fn token(user: &str) -> Result<String> {
 
 /// Builds the binary as this example was built, so that the figure is about these sources.
 fn build() -> Result<PathBuf> {
-    let mut build = Command::new(env!("CARGO"));
-    build.args(["build", "--locked", "--quiet", "--bin", "tidings"]);
-    build.current_dir(env!("CARGO_MANIFEST_DIR"));
-    if cfg!(debug_assertions) {
-        eprintln!("this is a debug build: the figure is not worth writing down (--release)");
-    } else {
-        build.arg("--release");
-    }
-    if !build.status()?.success() {
-        return Err("the gateway could not be built".into());
-    }
     let example = std::env::current_exe()?;
-    let profile = example
+    let directory = example
         .ancestors()
         .nth(2)
         .ok_or("an example lies below its profile")?;
-    Ok(profile.join("tidings"))
+    let name = directory.file_name().and_then(|name| name.to_str());
+    let profile = match name.ok_or("a profile has a name")? {
+        "debug" => {
+            eprintln!("this is a debug build: the figure is not worth writing down (--release)");
+            "dev"
+        }
+        name => name,
+    };
+    let mut build = Command::new(env!("CARGO"));
+    build.args(["build", "--locked", "--quiet", "--bin", "tidings"]);
+    build.args(["--profile", profile]);
+    build.current_dir(env!("CARGO_MANIFEST_DIR"));
+    if !build.status()?.success() {
+        return Err("the gateway could not be built".into());
+    }
+    Ok(directory.join("tidings"))
 }
 
 fn free_address() -> Result<SocketAddr> {
@@ -191,14 +222,15 @@ fn free_address() -> Result<SocketAddr> {
 }
 
 async fn is_ready(operations: SocketAddr) -> bool {
-    let asked = async {
-        let mut socket = TcpStream::connect(operations).await?;
-        socket
-            .write_all(b"GET /readyz HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
-            .await?;
-        let mut answer = String::new();
-        socket.read_to_string(&mut answer).await?;
-        Ok::<_, std::io::Error>(answer.starts_with("HTTP/1.1 200"))
-    };
-    asked.await.unwrap_or(false)
+    let answer = ask(operations, "/readyz").await;
+    answer.is_ok_and(|answer| answer.starts_with("HTTP/1.1 200"))
+}
+
+async fn ask(operations: SocketAddr, path: &str) -> std::io::Result<String> {
+    let mut socket = TcpStream::connect(operations).await?;
+    let head = format!("GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
+    socket.write_all(head.as_bytes()).await?;
+    let mut answer = String::new();
+    socket.read_to_string(&mut answer).await?;
+    Ok(answer)
 }

@@ -15,6 +15,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("event", &["topic"]),
     ("frame", &["event", "topic"]),
     ("channel", &["topic"]),
+    ("memory", &[]),
     ("metrics", &["frame"]),
     ("hub", &["PLAIN", "metrics"]),
     ("postgres", &["PLAIN", "metrics"]),
@@ -24,11 +25,11 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
         "http",
         &["PLAIN", "metrics", "auth", "relay", "hub", "postgres"],
     ),
-    ("config", &["PLAIN", "auth"]),
+    ("config", &["PLAIN", "memory", "auth"]),
     (
         "gateway",
         &[
-            "PLAIN", "metrics", "auth", "http", "relay", "hub", "postgres", "config",
+            "PLAIN", "memory", "metrics", "auth", "http", "relay", "hub", "postgres", "config",
         ],
     ),
     (

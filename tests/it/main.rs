@@ -12,7 +12,6 @@ mod development;
 mod docs;
 mod doctor;
 mod drain;
-mod exactly_once;
 mod layers;
 mod limits;
 mod long_transactions;

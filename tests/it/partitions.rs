@@ -188,6 +188,56 @@ async fn whole_days_that_ended_longer_ago_are_trimmed_and_the_floor_tells_what_i
 }
 
 #[tokio::test]
+async fn a_transaction_of_which_nothing_is_trimmed_need_not_have_been_seen() {
+    // On a server of its own, since others' transactions would come in between.
+    let server = own_cluster(&[("fsync", "off")]);
+    let database = server.database();
+    let (client, idle, writer, late) = tokio::join!(
+        database.connect(),
+        database.connect(),
+        database.connect(),
+        database.connect()
+    );
+    for days in [10, 9, 8] {
+        assert!(add_day(&client, days).await);
+    }
+    let own = "pg_current_xact_id()";
+    for session in [&idle, &writer, &late] {
+        run(session, "begin").await;
+    }
+    let idle_xid = text(&idle, own).await;
+    publish_days_ago(&writer, 10).await;
+    let writer_xid = text(&writer, own).await;
+    publish_days_ago(&late, 8).await;
+    let late_xid = text(&late, own).await;
+    publish_days_ago(&client, 9).await;
+    run(&client, "select tidings.publish('a', 'b')").await;
+    run(&idle, "rollback").await;
+    run(&writer, "commit").await;
+    run(&late, "commit").await;
+
+    let seen = async || {
+        let seen = format!(
+            "select string_agg(pg_visible_in_snapshot(x::text::xid8, snapshot)::text, ' ' order by x)
+             from tidings.floor, unnest(array[{idle_xid}, {writer_xid}, {late_xid}]) x"
+        );
+        text(&client, &seen).await
+    };
+    assert_eq!(text(&client, "tidings.trim('8 days')").await, "2");
+    assert_eq!(seen().await, "false true false");
+    // Once something of it goes, it must have been seen; what never left a trace stays spared.
+    for _ in 0..300 {
+        run(&client, "select pg_current_xact_id()").await;
+    }
+    publish_days_ago(&client, 8).await;
+    run(&client, "select tidings.publish('a', 'b')").await;
+    assert_eq!(text(&client, "tidings.trim('7 days')").await, "1");
+    assert_eq!(seen().await, "false true true");
+    let named = "select count(*) between 1 and 600 from tidings.floor, pg_snapshot_xip(snapshot)";
+    assert_eq!(text(&client, named).await, "true");
+}
+
+#[tokio::test]
 async fn the_newest_event_is_never_trimmed_however_old_it_is() {
     let database = database();
     let client = database.connect().await;

@@ -4,17 +4,15 @@
 //! the real program. Through it, a stream must come at once and be resumed; and when the gateway is
 //! gone, the stream's route must still answer 200 with a `retry:`, while everything else fails.
 
-use std::fs;
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
-use std::path::PathBuf;
+use std::net::SocketAddr;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use serde_json::json;
-use tokio::net::TcpStream;
-use tokio::process::{Child, Command};
+use tokio::process::Command;
 
 use crate::support::client::{PATIENCE, Stream, Visit};
+use crate::support::front::{Scratch, free_port, listens, snippet};
 use crate::support::gateway::{Gateway, token};
 use crate::support::postgres::database;
 use crate::support::program;
@@ -168,66 +166,4 @@ async fn open(proxy: SocketAddr, since: Option<&str>) -> Stream {
 async fn ends(stream: &mut Stream) -> bool {
     let end = async { while stream.next().await.is_some() {} };
     tokio::time::timeout(PATIENCE, end).await.is_ok()
-}
-
-/// Waits until the program accepts connections; fails when it ends instead.
-async fn listens(program: &mut Child, address: SocketAddr) {
-    let deadline = Instant::now() + PATIENCE;
-    while TcpStream::connect(address).await.is_err() {
-        if let Some(status) = program.try_wait().expect("a child can be asked") {
-            panic!("the proxy has ended: {status}; what it says is above");
-        }
-        assert!(Instant::now() < deadline, "the proxy does not listen");
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-}
-
-/// The snippet of this name in the page.
-fn snippet(name: &str) -> String {
-    let page = include_str!("../../docs/operations.md");
-    let marker = format!("<!-- snippet: {name} -->\n```{name}\n");
-    let (_, rest) = page.split_once(&marker).expect("the page has the snippet");
-    let (snippet, _) = rest.split_once("\n```\n").expect("its fence is closed");
-    format!("{snippet}\n")
-}
-
-fn free_port() -> SocketAddr {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port is free");
-    listener.local_addr().expect("it has an address")
-}
-
-/// A directory of one test's own, removed at its end.
-struct Scratch(PathBuf);
-
-impl Scratch {
-    fn new() -> Scratch {
-        let name = format!("tidings-proxy-{:016x}", fastrand::u64(..));
-        let path = std::env::temp_dir().join(name);
-        fs::create_dir(&path).expect("a directory can be made");
-        Scratch(path)
-    }
-
-    fn write(&self, name: &str, text: &str) -> PathBuf {
-        let path = self.0.join(name);
-        fs::write(&path, text).expect("a file can be written");
-        path
-    }
-
-    /// Writes a certificate as `.crt`, `.key`, and both as `.pem`; returns the path before the dot.
-    fn certificate(&self) -> String {
-        let names = vec!["app.example.org".to_owned()];
-        let own = rcgen::generate_simple_self_signed(names).expect("a certificate can be made");
-        let (certificate, key) = (own.cert.pem(), own.signing_key.serialize_pem());
-        self.write("app.crt", &certificate);
-        self.write("app.key", &key);
-        self.write("app.pem", &format!("{certificate}{key}"));
-        self.0.join("app").display().to_string()
-    }
-}
-
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        // What cannot be removed is left to whoever cleans the directory for temporary files.
-        let _ = fs::remove_dir_all(&self.0);
-    }
 }

@@ -3,6 +3,7 @@
 //! Waiting always ends: what does not come within [`PATIENCE`] fails the test with what came
 //! before.
 
+use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -45,6 +46,15 @@ fn header<'a>(headers: &'a [(String, String)], name: &str) -> Option<&'a str> {
     found.map(|(_, value)| value.as_str())
 }
 
+/// Why there is no stream.
+#[derive(Debug)]
+pub(crate) enum NoStream {
+    /// Nobody answered.
+    Unreachable(io::Error),
+    /// An answer that is no stream.
+    Refused(Answer),
+}
+
 impl Visit {
     pub(crate) fn new(address: SocketAddr, method: &str, target: &str) -> Visit {
         Visit {
@@ -52,6 +62,13 @@ impl Visit {
             head: format!("{method} {target} HTTP/1.1\r\nhost: {address}\r\n"),
             body: Vec::new(),
         }
+    }
+
+    /// Appends to the query, which must have begun.
+    pub(crate) fn and_query(mut self, query: &str) -> Visit {
+        let end = self.head.find(" HTTP/1.1\r\n").expect("a request line");
+        self.head.insert_str(end, &format!("&{query}"));
+        self
     }
 
     pub(crate) fn header(mut self, name: &str, value: &str) -> Visit {
@@ -76,44 +93,44 @@ impl Visit {
 
     /// Sends it and reads the whole answer; the connection is closed after it.
     pub(crate) async fn send(self) -> Answer {
-        let mut connection = self.header("connection", "close").open().await;
-        let mut body = Vec::new();
-        while let Some(bytes) = connection.read_body().await {
-            body.extend_from_slice(&bytes);
-        }
-        Answer {
-            status: connection.status,
-            headers: connection.headers,
-            body: String::from_utf8(body).expect("UTF-8"),
-        }
+        self.try_send().await.expect("an answer")
+    }
+
+    /// The same, where nobody may be there to answer.
+    pub(crate) async fn try_send(self) -> io::Result<Answer> {
+        let connection = self.header("connection", "close").open().await?;
+        Ok(connection.answer().await)
     }
 
     /// Sends it and follows the stream, which must be one.
     pub(crate) async fn stream(self) -> Stream {
-        let mut connection = self.open().await;
+        self.try_stream()
+            .await
+            .unwrap_or_else(|error| panic!("no stream: {error:?}"))
+    }
+
+    /// Sends it and follows the stream, if it becomes one.
+    pub(crate) async fn try_stream(self) -> Result<Stream, NoStream> {
+        let connection = self.open().await.map_err(NoStream::Unreachable)?;
         if connection.status != 200 {
-            let mut body = Vec::new();
-            while let Some(bytes) = connection.read_body().await {
-                body.extend_from_slice(&bytes);
-            }
-            panic!("{}: {}", connection.status, String::from_utf8_lossy(&body));
+            return Err(NoStream::Refused(connection.answer().await));
         }
         assert_eq!(
             header(&connection.headers, "content-type"),
             Some("text/event-stream")
         );
-        Stream {
+        Ok(Stream {
             connection,
             text: String::new(),
             last_id: None,
             retry: None,
-        }
+        })
     }
 
-    async fn open(self) -> Connection {
-        let mut socket = TcpStream::connect(self.address).await.expect("connects");
+    async fn open(self) -> io::Result<Connection> {
+        let mut socket = TcpStream::connect(self.address).await?;
         let head = format!("{}\r\n", self.head);
-        socket.write_all(head.as_bytes()).await.expect("writes");
+        socket.write_all(head.as_bytes()).await?;
         // A server may refuse a body before it has read it all.
         let _ = socket.write_all(&self.body).await;
         let mut connection = Connection {
@@ -123,8 +140,8 @@ impl Visit {
             headers: Vec::new(),
             framing: Framing::Close,
         };
-        patiently("the head of an answer", connection.read_head()).await;
-        connection
+        patiently("the head of an answer", connection.read_head()).await?;
+        Ok(connection)
     }
 }
 
@@ -144,16 +161,15 @@ struct Connection {
 }
 
 impl Connection {
-    async fn read_head(&mut self) {
+    async fn read_head(&mut self) -> io::Result<()> {
         let end = loop {
             if let Some(end) = find(&self.bytes, b"\r\n\r\n") {
                 break end;
             }
-            assert!(
-                self.fill().await,
-                "closed within the head: {:?}",
-                self.bytes
-            );
+            if !self.fill().await {
+                let read = format!("closed within the head: {:?}", self.bytes);
+                return Err(io::Error::new(io::ErrorKind::UnexpectedEof, read));
+            }
         };
         let head: Vec<u8> = self.bytes.drain(..end + 4).collect();
         let head = String::from_utf8(head).expect("a head is text");
@@ -174,6 +190,20 @@ impl Connection {
             (None, Some(_)) => Framing::Chunked,
             (None, None) => Framing::Close,
         };
+        Ok(())
+    }
+
+    /// Reads the rest of the answer.
+    async fn answer(mut self) -> Answer {
+        let mut body = Vec::new();
+        while let Some(bytes) = self.read_body().await {
+            body.extend_from_slice(&bytes);
+        }
+        Answer {
+            status: self.status,
+            headers: self.headers,
+            body: String::from_utf8(body).expect("UTF-8"),
+        }
     }
 
     /// The next bytes of the body; `None` at its end, clean or not.
@@ -389,7 +419,7 @@ impl Stream {
 }
 
 /// One block by the rules of the EventSource standard, as far as blocks of ours use them.
-fn parse(text: &str) -> Block {
+pub(crate) fn parse(text: &str) -> Block {
     let mut block = Block::default();
     for line in text.lines().filter(|line| !line.is_empty()) {
         let (field, value) = line

@@ -71,6 +71,11 @@ impl OwnCluster {
         let template = self.template.get_or_init(|| make_template(&server));
         Database::create(&server, Some(template))
     }
+
+    /// A fresh database without anything in it.
+    pub(crate) fn empty_database(&self) -> Database {
+        Database::create(&self.cluster.url(""), None)
+    }
 }
 
 impl Database {
@@ -86,6 +91,11 @@ impl Database {
             .rsplit_once('@')
             .expect("the server's URL names its user");
         format!("postgres://{role}@{host}{}", self.name)
+    }
+
+    /// It is found at this server from now on: a copy of the one where it was made.
+    pub(crate) fn move_to(&mut self, server: &OwnCluster) {
+        self.server = server.cluster.url("");
     }
 
     /// Its name, which is unique in the run.

@@ -1,4 +1,8 @@
-//! A TCP proxy between a gateway and Postgres, which can hold everything up or cut it off.
+//! A TCP proxy between a gateway and Postgres, which can cut, hold up, swallow, slow down, and lead
+//! elsewhere.
+
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
@@ -8,12 +12,19 @@ use tokio::task::{AbortHandle, JoinSet};
 
 use super::postgres::Database;
 
-#[derive(Clone, Copy, Default)]
+#[derive(Clone)]
 struct Way {
     /// Nothing passes, in either direction.
     held: bool,
     /// Connections of an earlier number are closed.
     cuts: u64,
+    /// Each order to swallow, with the name of those whom it concerns, if not everybody: connections that
+    /// were there before it stay open, and whatever is sent on them is gone.
+    swallows: Vec<Option<String>>,
+    /// How long each piece of at most 16 KiB is on its way.
+    delay: Duration,
+    /// Where new connections lead.
+    server: String,
 }
 
 /// The proxy; dropping it ends it with its connections.
@@ -31,8 +42,14 @@ impl Proxy {
         let (server, name) = rest.split_once('/').expect("a database");
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("binds");
         let address = listener.local_addr().expect("an address");
-        let (way, watched) = watch::channel(Way::default());
-        let accept = accept(listener, server.to_owned(), watched);
+        let (way, watched) = watch::channel(Way {
+            held: false,
+            cuts: 0,
+            swallows: Vec::new(),
+            delay: Duration::ZERO,
+            server: server.to_owned(),
+        });
+        let accept = accept(listener, watched);
         Proxy {
             url: format!("{user}@{address}/{name}"),
             way,
@@ -55,6 +72,29 @@ impl Proxy {
         self.way.send_modify(|way| way.held = false);
     }
 
+    /// All connections there are become half-open: they look alive, and nothing comes through any more, in
+    /// neither direction. New ones are not concerned.
+    pub(crate) fn swallow(&self) {
+        self.way.send_modify(|way| way.swallows.push(None));
+    }
+
+    /// The same for the connections whose `application_name` is this, and no others.
+    pub(crate) fn swallow_only(&self, name: &str) {
+        self.way
+            .send_modify(|way| way.swallows.push(Some(name.to_owned())));
+    }
+
+    /// Every piece takes so long from now on.
+    pub(crate) fn slow_down(&self, delay: Duration) {
+        self.way.send_modify(|way| way.delay = delay);
+    }
+
+    /// New connections lead to another server from now on, named as `host:port`.
+    pub(crate) fn lead_to(&self, server: &str) {
+        self.way
+            .send_modify(|way| server.clone_into(&mut way.server));
+    }
+
     /// Closes all connections there are.
     pub(crate) fn cut(&self) {
         self.way.send_modify(|way| way.cuts += 1);
@@ -67,11 +107,47 @@ impl Drop for Proxy {
     }
 }
 
-async fn accept(listener: TcpListener, server: String, way: watch::Receiver<Way>) {
+/// One connection, as orders see it.
+#[derive(Clone)]
+struct Connection {
+    /// How many swallows had been ordered before it was opened.
+    swallows: usize,
+    /// The name by which its client introduced itself, once it has.
+    name: Arc<OnceLock<String>>,
+}
+
+impl Connection {
+    /// Listens for the name in what the client sends: it stands in the message that begins a session.
+    fn hear(&self, sent: &[u8]) {
+        const KEY: &[u8] = b"application_name\0";
+        if self.name.get().is_some() {
+            return;
+        }
+        let place = sent.windows(KEY.len()).position(|window| window == KEY);
+        if let Some(place) = place {
+            let name = sent[place + KEY.len()..].split(|byte| *byte == 0).next();
+            let name = String::from_utf8_lossy(name.unwrap_or_default());
+            let _ = self.name.set(name.into_owned());
+        }
+    }
+
+    fn is_swallowed(&self, way: &Way) -> bool {
+        let mut orders = way.swallows[self.swallows..].iter();
+        orders.any(|name| name.is_none() || name.as_ref() == self.name.get())
+    }
+}
+
+async fn accept(listener: TcpListener, way: watch::Receiver<Way>) {
     let mut connections = JoinSet::new();
     while let Ok((client, _)) = listener.accept().await {
-        let (server, way) = (server.clone(), way.clone());
+        let way = way.clone();
         connections.spawn(async move {
+            let Way {
+                cuts,
+                swallows,
+                server,
+                ..
+            } = way.borrow().clone();
             let Ok(server) = TcpStream::connect(server).await else {
                 return;
             };
@@ -79,26 +155,48 @@ async fn accept(listener: TcpListener, server: String, way: watch::Receiver<Way>
             let _ = server.set_nodelay(true);
             let (from_client, to_client) = client.into_split();
             let (from_server, to_server) = server.into_split();
-            let cuts = way.borrow().cuts;
+            let connection = Connection {
+                swallows: swallows.len(),
+                name: Arc::default(),
+            };
+            let unnamed = connection.clone();
+            let hear = move |sent: &[u8]| unnamed.hear(sent);
             let mut cut = way.clone();
             tokio::select! {
-                () = pump(from_client, to_server, way.clone()) => {}
-                () = pump(from_server, to_client, way) => {}
+                () = pump(from_client, to_server, way.clone(), &connection, hear) => {}
+                () = pump(from_server, to_client, way, &connection, |_| ()) => {}
                 _ = cut.wait_for(|way| way.cuts > cuts) => {}
             }
         });
     }
 }
 
-async fn pump(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, mut way: watch::Receiver<Way>) {
+/// Passes on what comes, as long as no swallow of this connection has been ordered.
+async fn pump(
+    mut from: OwnedReadHalf,
+    mut to: OwnedWriteHalf,
+    mut way: watch::Receiver<Way>,
+    connection: &Connection,
+    hear: impl Fn(&[u8]),
+) {
     let mut buffer = vec![0; 16 << 10];
     loop {
-        let Ok(count @ 1..) = from.read(&mut buffer).await else {
+        let count = from.read(&mut buffer).await;
+        let passing = way.wait_for(|way| !way.held).await;
+        let passing = passing.map(|way| (connection.is_swallowed(&way), way.delay));
+        let Ok((swallowed, delay)) = passing else {
             return;
         };
-        if way.wait_for(|way| !way.held).await.is_err()
-            || to.write_all(&buffer[..count]).await.is_err()
-        {
+        if swallowed {
+            // Not even the end comes through; only a cut of the proxy's own ends it.
+            return std::future::pending().await;
+        }
+        let Ok(count @ 1..) = count else {
+            return;
+        };
+        hear(&buffer[..count]);
+        tokio::time::sleep(delay).await;
+        if to.write_all(&buffer[..count]).await.is_err() {
             return;
         }
     }
