@@ -4,6 +4,7 @@
 //! most reconnects need no database; a [`Shard`] owns the streams, appends frames to their
 //! [`outbox`]es in one fixed order and wakes their writers; the [`Directory`] holds who is here.
 
+pub mod attempt;
 pub mod directory;
 pub mod outbox;
 pub mod shard;
@@ -11,7 +12,8 @@ mod topics;
 mod wheel;
 pub mod window;
 
+pub use attempt::{Attempt, Tried};
 pub use directory::{Directory, Full, Seat, Watched};
 pub use outbox::{Budget, Outbox, Outlet};
-pub use shard::{Command, Join, Shard, ShardHandle, Timing, Tried};
+pub use shard::{Command, Join, Shard, ShardHandle, Timing};
 pub use window::{Missed, Window};

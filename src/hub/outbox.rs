@@ -15,7 +15,7 @@ use std::time::Instant;
 use bytes::{Bytes, BytesMut};
 
 use crate::frame::{self, Bye, Frame, Position};
-use crate::hub::shard::Attempt;
+use crate::hub::attempt::{Attempt, Hold};
 
 /// The most that is handed out for one write, in bytes: enough to make the cost of a write small
 /// beside its content, little enough to count for nothing beside a stream's own memory. A backlog
@@ -104,7 +104,7 @@ struct State {
     held: Option<Position>,
     writer: Option<Waker>,
     /// Held until the writer has been polled: whoever waits for the attempt learns by its drop.
-    attempt: Option<Attempt>,
+    attempt: Option<Hold>,
     /// When the writer took its last bytes, if it has not come back for more: it is writing them, or its
     /// client takes nothing.
     handed: Option<Instant>,
@@ -180,11 +180,11 @@ impl Outbox {
         state.bytes += size;
         state.queue.push_back(Item::Frame(frame.clone()));
         if state.phase == Phase::Live && !state.lagging {
-            state.lagging = match &state.attempt {
-                Some(earlier) => !earlier.same(attempt),
-                None => state.handed.is_some_and(|at| attempt.finds_stalled(at)),
+            state.attempt = match state.attempt.take() {
+                Some(hold) => attempt.is_held_by(&hold).then_some(hold),
+                None => attempt.hold(state.handed),
             };
-            state.attempt = (!state.lagging).then(|| attempt.clone());
+            state.lagging = state.attempt.is_none();
         }
         Appended::Waits(state.writer.take())
     }

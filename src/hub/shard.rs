@@ -7,13 +7,14 @@
 //! before those of a frame with many.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
 use std::task::Waker;
 use std::time::{Duration, Instant};
 
 use slab::Slab;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
 
+use super::attempt::Attempt;
 use super::outbox::{Appended, Budget, Outbox, Queued};
 use super::topics::{Place, Topics};
 use super::wheel::{TICK, Wheel};
@@ -31,10 +32,8 @@ const NARROW: usize = 16;
 const WAKE_NARROW: usize = 256;
 const WAKE_WIDE: usize = 64;
 
-/// How long a slice is waited for while nobody tries to write it: whoever is left then is stalled, and not
-/// slow. While somebody does, the others wait for their time on the processor. And whoever has taken
-/// nothing for so long when a slice is made is not waited for at all.
-pub(crate) const PATIENCE: Duration = Duration::from_millis(50);
+/// How long a look may keep silence: streams that have nothing to say of where they are beat all the same.
+const SILENCE: Duration = Duration::from_secs(2);
 
 /// How often it is told, at most, that streams were too slow.
 const TELL_EVERY: Duration = Duration::from_secs(1);
@@ -80,73 +79,6 @@ pub enum Command {
     Drain(Duration),
 }
 
-/// Held by all who still have to try to write a slice; dropped when they have.
-#[derive(Clone, Debug)]
-pub struct Attempt(Arc<Held>);
-
-#[derive(Debug)]
-struct Held {
-    /// Dropped with the last holder, which is all that it is for.
-    _over: oneshot::Sender<()>,
-    made: Instant,
-}
-
-/// The other end of an attempt.
-#[derive(Debug)]
-pub struct Tried {
-    /// Its end is an error by design: the last holder has let go.
-    over: oneshot::Receiver<()>,
-    held: Weak<Held>,
-}
-
-impl Tried {
-    /// Whether everyone has tried.
-    pub fn is_over(&mut self) -> bool {
-        self.over.try_recv() != Err(oneshot::error::TryRecvError::Empty)
-    }
-
-    /// Waits until everyone has tried, or until nobody has for as long as `patience`.
-    pub async fn over(&mut self, patience: Duration) {
-        let mut left = self.held.strong_count();
-        while tokio::time::timeout(patience, &mut self.over)
-            .await
-            .is_err()
-        {
-            let now = self.held.strong_count();
-            if now >= left {
-                return;
-            }
-            left = now;
-        }
-    }
-}
-
-impl Attempt {
-    /// A new attempt and the way to await its end.
-    pub fn new() -> (Self, Tried) {
-        Self::made_at(Instant::now())
-    }
-
-    fn made_at(made: Instant) -> (Self, Tried) {
-        let (sender, over) = oneshot::channel();
-        let attempt = Self(Arc::new(Held {
-            _over: sender,
-            made,
-        }));
-        let held = Arc::downgrade(&attempt.0);
-        (attempt, Tried { over, held })
-    }
-
-    /// Whether a writer that took its last bytes then, and has not come back, is stalled.
-    pub(crate) fn finds_stalled(&self, handed: Instant) -> bool {
-        self.0.made.saturating_duration_since(handed) > PATIENCE
-    }
-
-    pub(crate) fn same(&self, other: &Self) -> bool {
-        Arc::ptr_eq(&self.0, &other.0)
-    }
-}
-
 /// The way to tell a shard.
 pub type ShardHandle = mpsc::Sender<Command>;
 
@@ -170,8 +102,8 @@ pub struct Shard {
     timing: Timing,
     budget: Arc<Budget>,
     metrics: Arc<Metrics>,
-    /// The beat at the position of the last whole look; `None` within a look.
-    beat: Option<(bytes::Bytes, Option<Position>)>,
+    /// The beat at the position of the last whole look, or since when one is under way.
+    beat: Result<(bytes::Bytes, Option<Position>), Instant>,
     narrow: VecDeque<Waker>,
     wide: VecDeque<Waker>,
     /// Counts frames; see [`Queued::number`].
@@ -197,7 +129,7 @@ impl Shard {
             timing,
             budget,
             metrics,
-            beat: None,
+            beat: Err(Instant::now()),
             narrow: VecDeque::new(),
             wide: VecDeque::new(),
             frames: 0,
@@ -236,7 +168,9 @@ impl Shard {
         match command {
             Command::Join(join) => self.join(join),
             Command::Frames(frames, attempt) => {
-                self.beat = None;
+                if self.beat.is_ok() {
+                    self.beat = Err(Instant::now());
+                }
                 for (topic, frame) in frames.iter() {
                     self.append(topic, frame, |outbox, queued| {
                         outbox.append(queued, &attempt)
@@ -251,7 +185,7 @@ impl Shard {
                 });
             }
             Command::Through(position) => {
-                self.beat = Some((frame::beat(position.as_deref()), position));
+                self.beat = Ok((frame::beat(position.as_deref()), position));
             }
             Command::Shed(most) => self.shed(most),
             Command::EndAll(reason) => {
@@ -375,6 +309,7 @@ impl Shard {
     fn turn(&mut self, now: Instant) {
         self.tell_slow(now);
         self.leaving.retain(Outbox::is_begun);
+        let silent = frame::beat(None);
         for (stream, generation) in self.wheel.advance(now) {
             let Some(record) = self.streams.get_mut(stream as usize) else {
                 continue;
@@ -392,12 +327,18 @@ impl Shard {
                 self.end(stream, reason);
                 continue;
             }
-            if let Some((block, position)) = &self.beat {
-                record.next_beat = now + jitter(self.timing.heartbeat);
-                self.narrow
-                    .extend(record.outbox.beat(block, position.as_ref()));
-            } else {
+            let beat = match &self.beat {
+                Ok((block, position)) => Some((block, position.as_ref())),
+                Err(since) if now.saturating_duration_since(*since) > SILENCE => {
+                    Some((&silent, None))
+                }
                 // Within a look there is no whole position to beat at; soon there will be.
+                Err(_) => None,
+            };
+            if let Some((block, position)) = beat {
+                record.next_beat = now + jitter(self.timing.heartbeat);
+                self.narrow.extend(record.outbox.beat(block, position));
+            } else {
                 record.next_beat = now + TICK;
             }
             self.schedule(stream);
@@ -757,6 +698,22 @@ mod tests {
             while readers[name - 1].read() {}
             assert!(send(name, later), "{name} waits for more");
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn within_a_look_that_takes_long_beats_say_only_that_the_stream_is_alive() {
+        let (mut shard, _handle) = shard(usize::MAX);
+        shard.timing.heartbeat = Duration::from_secs(20);
+        let (mut reader, join) = Reader::join(vec![0], 1000);
+        shard.take(join);
+        shard.take(Command::Through(Some("7".into())));
+        let begun = Instant::now();
+        let (attempt, _) = Attempt::new();
+        let slice = vec![(topic(1), frame(8, 10))];
+        shard.take(Command::Frames(slice.into(), attempt));
+        shard.turn(begun + Duration::from_millis(24_300));
+        assert!(reader.read());
+        assert_eq!(reader.text, "event: tidings.beat\ndata: {}\n\n");
     }
 
     #[tokio::test(start_paused = true)]

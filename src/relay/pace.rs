@@ -2,14 +2,17 @@
 //!
 //! A large look goes out in slices, and the next slice waits until the last has been tried, so
 //! that a bulk commit fills no queue of a client that reads. It never waits for a stream: one that
-//! does not try within a moment is left out of the count until it tries again, and so is one that has
-//! taken nothing for that long already, or each of many deaf streams would cost that moment anew.
+//! does not try within a moment is left out of the count until it tries again. Such moments, in which
+//! everybody waits for a client that takes nothing, are bounded together: a thousand deaf streams must not
+//! cost a thousand of them.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use crate::frame::Frame;
-use crate::hub::shard::{Attempt, Command, PATIENCE, ShardHandle, Tried};
+use crate::hub::attempt::{Attempt, PATIENCE, Tried};
+use crate::hub::shard::{Command, ShardHandle};
 use crate::topic::Topic;
 
 /// A slice holds at most this many frames, and bytes unless one frame alone has more.
@@ -19,9 +22,45 @@ const SLICE_BYTES: usize = 128 << 10;
 /// Bytes that may be out untried: a quarter of a stream's queue by default.
 const OUTSTANDING_BYTES: usize = 128 << 10;
 
+/// The least time for a client that is being written to: room for those that read, while others do not.
+const LEAST: Duration = Duration::from_millis(1);
+/// Of what has been waited in vain, this part of the time since comes back: too little to be seen among the
+/// slowest hundredth of all deliveries.
+const REGAINED: u32 = 200;
+
+/// What may be waited for clients that are being written to, and may not be reading.
+#[derive(Debug)]
+struct Credit {
+    left: Duration,
+    at: Instant,
+}
+
+impl Credit {
+    fn new(now: Instant) -> Self {
+        Self {
+            left: PATIENCE,
+            at: now,
+        }
+    }
+
+    /// How long to wait now.
+    fn patience(&mut self, now: Instant) -> Duration {
+        let regained = now.saturating_duration_since(self.at) / REGAINED;
+        self.at = now;
+        self.left = (self.left + regained).min(PATIENCE);
+        self.left.max(LEAST)
+    }
+
+    /// So long was waited in vain.
+    fn spend(&mut self, patience: Duration) {
+        self.left = self.left.saturating_sub(patience);
+    }
+}
+
 /// Hands frames to the shards.
 pub(crate) struct Pace {
     shards: Vec<ShardHandle>,
+    credit: Credit,
     outstanding: VecDeque<(usize, Tried)>,
     bytes: usize,
 }
@@ -34,6 +73,7 @@ impl Pace {
     pub(crate) fn new(shards: Vec<ShardHandle>) -> Self {
         Self {
             shards,
+            credit: Credit::new(Instant::now()),
             outstanding: VecDeque::new(),
             bytes: 0,
         }
@@ -65,7 +105,10 @@ impl Pace {
                 break;
             }
             if !fits {
-                tried.over(PATIENCE).await;
+                let patience = self.credit.patience(Instant::now());
+                if !tried.over(patience).await {
+                    self.credit.spend(patience);
+                }
             }
             self.bytes -= *size;
             self.outstanding.pop_front();
@@ -92,5 +135,27 @@ impl Pace {
     /// The shard of the n-th stream.
     pub(crate) fn shard(&self, number: usize) -> &ShardHandle {
         &self.shards[number % self.shards.len()]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_waited_in_vain_is_bounded_and_comes_back_slowly() {
+        let start = Instant::now();
+        let mut credit = Credit::new(start);
+        assert_eq!(credit.patience(start), PATIENCE);
+        credit.spend(PATIENCE);
+        assert_eq!(credit.patience(start), LEAST);
+        credit.spend(LEAST);
+        let later = start + Duration::from_secs(2);
+        assert_eq!(credit.patience(later), Duration::from_millis(10));
+        // What was not waited in vain costs nothing, and credit does not add up.
+        let much_later = later + Duration::from_secs(3600);
+        assert_eq!(credit.patience(much_later), PATIENCE);
+        credit.spend(Duration::from_millis(20));
+        assert_eq!(credit.patience(much_later), Duration::from_millis(30));
     }
 }

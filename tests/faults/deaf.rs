@@ -236,7 +236,6 @@ async fn a_thousand_who_never_read_one_topic_cost_what_one_costs() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "does not hold: others hear nothing for half a minute beside a commit of 320 MB"]
 async fn a_thousand_who_never_read_topics_of_their_own_stay_within_the_budget_of_all() {
     let storm = Storm {
         shared: false,
@@ -250,7 +249,6 @@ async fn a_thousand_who_never_read_topics_of_their_own_stay_within_the_budget_of
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "does not hold: others hear nothing for half a minute beside a commit of 320 MB"]
 async fn a_small_budget_of_all_ends_those_furthest_behind_and_nobody_who_reads() {
     let storm = Storm {
         shared: false,
