@@ -62,11 +62,17 @@ impl Drop for Queued {
     }
 }
 
+/// What waits; small, since a stalled stream has thousands of them.
 enum Item {
     Frame(Arc<Queued>),
-    /// A block of the gateway's own with the position that it carries.
-    Beat(Bytes, Option<Position>),
+    Beat(Box<Beat>),
     Bye(Bye),
+}
+
+/// A block of the gateway's own with the position that it carries.
+struct Beat {
+    block: Bytes,
+    position: Option<Position>,
 }
 
 /// What a good-bye takes at most without its position, in bytes.
@@ -77,7 +83,7 @@ impl Item {
     fn size(&self) -> usize {
         match self {
             Self::Frame(queued) => queued.frame.size(),
-            Self::Beat(block, _) => block.len(),
+            Self::Beat(beat) => beat.block.len(),
             Self::Bye(_) => BYE_BYTES,
         }
     }
@@ -118,7 +124,7 @@ struct State {
 pub(crate) enum Appended {
     /// It waits; if the writer slept, here is how to wake it.
     Waits(Option<Waker>),
-    /// The queue would have exceeded its limit; nothing was appended.
+    /// The queue would have exceeded its limit; what did not fit was not appended.
     Full,
     /// The stream is replaying and the frame is not for it, is ending, or has gone.
     Refused,
@@ -167,18 +173,38 @@ pub fn outbox(limit_bytes: usize, named: bool) -> (Outbox, Outlet) {
 }
 
 impl Outbox {
-    /// Appends a frame. The attempt is held until the writer has been polled.
-    pub(crate) fn append(&self, frame: &Arc<Queued>, attempt: &Attempt) -> Appended {
-        let mut state = self.0.lock();
+    /// Appends frames, in order, up to the first that does not fit. The attempt is held until the writer has
+    /// been polled.
+    pub(crate) fn append(&self, frames: &[Arc<Queued>], attempt: &Attempt) -> Appended {
+        self.append_to(self.0.lock(), frames, attempt)
+    }
+
+    /// Appends a signal, which a stream gets only while it is live.
+    pub(crate) fn append_signal(&self, frame: &Arc<Queued>, attempt: &Attempt) -> Appended {
+        let state = self.0.lock();
+        if state.phase != Phase::Live {
+            return Appended::Refused;
+        }
+        self.append_to(state, std::slice::from_ref(frame), attempt)
+    }
+
+    fn append_to(
+        &self,
+        mut state: MutexGuard<'_, State>,
+        frames: &[Arc<Queued>],
+        attempt: &Attempt,
+    ) -> Appended {
         if state.closed || state.phase == Phase::Ending {
             return Appended::Refused;
         }
-        let size = frame.frame.size();
-        if state.waiting() > 0 && state.bytes + size > self.0.limit_bytes {
-            return Appended::Full;
+        for frame in frames {
+            let size = frame.frame.size();
+            if state.waiting() > 0 && state.bytes + size > self.0.limit_bytes {
+                return Appended::Full;
+            }
+            state.bytes += size;
+            state.queue.push_back(Item::Frame(frame.clone()));
         }
-        state.bytes += size;
-        state.queue.push_back(Item::Frame(frame.clone()));
         if state.phase == Phase::Live && !state.lagging {
             state.attempt = match state.attempt.take() {
                 Some(hold) => attempt.is_held_by(&hold).then_some(hold),
@@ -189,14 +215,6 @@ impl Outbox {
         Appended::Waits(state.writer.take())
     }
 
-    /// Appends a signal, which a stream gets only while it is live.
-    pub(crate) fn append_signal(&self, frame: &Arc<Queued>, attempt: &Attempt) -> Appended {
-        if self.0.lock().phase != Phase::Live {
-            return Appended::Refused;
-        }
-        self.append(frame, attempt)
-    }
-
     /// Appends a heartbeat to a live stream whose queue is empty; frames on their way make it
     /// superfluous.
     pub(crate) fn beat(&self, block: &Bytes, position: Option<&Position>) -> Option<Waker> {
@@ -204,9 +222,10 @@ impl Outbox {
         if state.phase != Phase::Live || !state.queue.is_empty() {
             return None;
         }
-        state
-            .queue
-            .push_back(Item::Beat(block.clone(), position.cloned()));
+        state.queue.push_back(Item::Beat(Box::new(Beat {
+            block: block.clone(),
+            position: position.cloned(),
+        })));
         state.writer.take()
     }
 
@@ -257,7 +276,7 @@ impl Outbox {
         // A beat may stand before it.
         state.queue.iter().find_map(|item| match item {
             Item::Frame(frame) => Some(frame.number),
-            Item::Beat(..) | Item::Bye(_) => None,
+            Item::Beat(_) | Item::Bye(_) => None,
         })
     }
 }
@@ -356,9 +375,9 @@ impl State {
                 self.hold(queued.frame.position().cloned());
                 Some(queued.frame.block(named))
             }
-            Item::Beat(block, position) => {
-                self.hold(position);
-                Some(block)
+            Item::Beat(beat) => {
+                self.hold(beat.position);
+                Some(beat.block)
             }
             Item::Bye(reason) => Some(frame::bye(reason, self.held.as_deref())),
         }
@@ -420,18 +439,18 @@ mod tests {
         let (attempt, _) = Attempt::new();
         let mut cx = Context::from_waker(Waker::noop());
         assert!(matches!(
-            outbox.append(&large(1, &budget), &attempt),
+            outbox.append(&[large(1, &budget)], &attempt),
             Appended::Waits(_)
         ));
         assert!(outlet.poll_next(&mut cx).is_ready());
         assert_eq!(outbox.oldest(), Some(1));
         // What is being sent does not count for the stream's own bound, and one more fits behind it.
         assert!(matches!(
-            outbox.append(&large(2, &budget), &attempt),
+            outbox.append(&[large(2, &budget)], &attempt),
             Appended::Waits(_)
         ));
         assert!(matches!(
-            outbox.append(&large(3, &budget), &attempt),
+            outbox.append(&[large(3, &budget)], &attempt),
             Appended::Full
         ));
         assert!(budget.used() > 200_000);
@@ -449,7 +468,7 @@ mod tests {
         outlet.go_live(None);
         let budget = Arc::new(Budget::default());
         let (attempt, _) = Attempt::new();
-        outbox.append(&large(1, &budget), &attempt);
+        outbox.append(&[large(1, &budget)], &attempt);
         // Between two events there is nothing to break off.
         outbox.break_off();
         let mut cx = Context::from_waker(Waker::noop());
@@ -470,7 +489,7 @@ mod tests {
         assert_eq!(outbox.oldest(), None);
         let frame = Queued::new(Frame::numbered("1", "{}"), 7, Arc::default());
         let (attempt, _) = Attempt::new();
-        outbox.append(&frame, &attempt);
+        outbox.append(&[frame], &attempt);
         assert_eq!(outbox.oldest(), Some(7));
     }
 }

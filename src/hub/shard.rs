@@ -2,9 +2,9 @@
 //!
 //! Looks, joins and ends arrive through one ordered, bounded inbox, and that order is the lock: a
 //! stream joins its topics between two looks, never within one. A frame is appended to every one
-//! of its streams before the next is taken, because its position claims every earlier event of
-//! its look; only *waking* the writers is sliced, and those of a frame with few streams come
-//! before those of a frame with many.
+//! of its streams before the next of another topic is taken, because its position claims every earlier
+//! event of its look; only *waking* the writers is sliced, and those of a frame with few streams
+//! come before those of a frame with many.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -171,17 +171,16 @@ impl Shard {
                 if self.beat.is_ok() {
                     self.beat = Err(Instant::now());
                 }
-                for (topic, frame) in frames.iter() {
-                    self.append(topic, frame, |outbox, queued| {
-                        outbox.append(queued, &attempt)
-                    });
+                // Those of one topic in a row go to each of its streams at once.
+                for run in frames.chunk_by(|(one, _), (next, _)| one == next) {
+                    self.append(run, |outbox, queued| outbox.append(queued, &attempt));
                 }
                 self.shed(self.timing.queue_bytes);
             }
             Command::Signal(topic, frame) => {
                 let (attempt, _) = Attempt::new();
-                self.append(&topic, &frame, |outbox, queued| {
-                    outbox.append_signal(queued, &attempt)
+                self.append(&[(topic, frame)], |outbox, queued| {
+                    outbox.append_signal(&queued[0], &attempt)
                 });
             }
             Command::Through(position) => {
@@ -233,20 +232,23 @@ impl Shard {
         self.end_by_drain(stream);
     }
 
-    /// Appends one frame to all streams of its topic, each in turn.
+    /// Appends frames of one topic to all of its streams, to each in turn.
     fn append(
         &mut self,
-        topic: &Topic,
-        frame: &Frame,
-        append: impl Fn(&Outbox, &Arc<Queued>) -> Appended,
+        frames: &[(Topic, Frame)],
+        append: impl Fn(&Outbox, &[Arc<Queued>]) -> Appended,
     ) {
-        self.frames += 1;
-        let members = self.topics.of(topic);
+        let first = self.frames + 1;
+        self.frames += frames.len() as u64;
+        let members = self.topics.of(&frames[0].0);
         let count = members.len();
         if count == 0 {
             return;
         }
-        let queued = Queued::new(frame.clone(), self.frames, self.budget.clone());
+        let queue = |((_, frame), number): (&(Topic, Frame), u64)| {
+            Queued::new(frame.clone(), number, self.budget.clone())
+        };
+        let queued: Vec<_> = frames.iter().zip(first..).map(queue).collect();
         let ready = if count <= NARROW {
             &mut self.narrow
         } else {
@@ -257,7 +259,7 @@ impl Shard {
             let record = &self.streams[stream as usize];
             match append(&record.outbox, &queued) {
                 Appended::Waits(waker) => {
-                    sent += 1;
+                    sent += frames.len() as u64;
                     ready.extend(waker);
                 }
                 Appended::Full => full.push(stream),
