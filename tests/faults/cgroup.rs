@@ -75,7 +75,7 @@ async fn ids_by_topic(client: &Client) -> HashMap<String, Vec<i64>> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_gateway_in_a_small_container_sheds_and_is_not_killed() {
-    let _room = room::heavy().await;
+    let _room = room::half_heavy().await;
     let Some(group) = Group::make(BOUND) else {
         return;
     };

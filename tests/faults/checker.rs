@@ -5,6 +5,7 @@
 //! itself tried in `mutations` with histories that are wrong in every way it knows.
 
 mod client;
+mod known;
 pub(crate) mod mutations;
 mod verdict;
 
@@ -37,24 +38,20 @@ struct Published {
 struct Court<'a> {
     oracle: &'a Oracle,
     terms: Terms,
-    /// What was committed, by topic: a crowd of clients asks each for its own.
-    of_topic: HashMap<&'a str, Vec<(&'a String, &'a Fact)>>,
+    /// What was committed, with its key. Its place here is its number.
+    facts: Vec<(&'a String, &'a Fact)>,
+    /// The numbers by key, and by topic: a crowd of clients asks each for its own.
+    numbers: HashMap<&'a str, usize>,
+    of_topic: HashMap<&'a str, Vec<usize>>,
     published: HashMap<&'a str, Published>,
     /// Every id that was trimmed, and since when.
     trimmed: Vec<(Moment, i64)>,
 }
 
 impl<'a> Court<'a> {
-    /// Everything that was committed in these topics.
-    fn facts_of(&self, topics: &'a [String]) -> impl Iterator<Item = (&'a String, &'a Fact)> {
-        let topics = topics.iter();
-        topics.flat_map(|topic| {
-            self.of_topic
-                .get(topic.as_str())
-                .into_iter()
-                .flatten()
-                .copied()
-        })
+    /// The numbers of what was committed in a topic.
+    fn of_topic(&self, topic: &str) -> &[usize] {
+        self.of_topic.get(topic).map_or(&[], Vec::as_slice)
     }
 
     /// Why an event that the oracle does not have may have been seen.
@@ -104,13 +101,15 @@ pub(crate) fn judge(records: &[Record], oracle: &Oracle, terms: Terms) -> Verdic
     let mut court = Court {
         oracle,
         terms,
+        facts: oracle.facts.iter().collect(),
+        numbers: HashMap::new(),
         of_topic: HashMap::new(),
         published: HashMap::new(),
         trimmed: Vec::new(),
     };
-    for (key, fact) in &oracle.facts {
-        let facts = court.of_topic.entry(&fact.topic).or_default();
-        facts.push((key, fact));
+    for (number, (key, fact)) in court.facts.iter().enumerate() {
+        court.numbers.insert(key, number);
+        court.of_topic.entry(&fact.topic).or_default().push(number);
     }
     judge_publishers(records, &mut court, &mut verdict);
     for record in records {

@@ -100,7 +100,7 @@ async fn is_well(door: Door) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn honest_clients_are_served_while_a_flood_takes_every_connection() {
-    let _room = room::heavy().await;
+    let _room = room::half_heavy().await;
     let seed = setting("TIDINGS_TEST_SEED", 7);
     let database = database();
     // Connections are 1,024 more than streams.
@@ -153,7 +153,7 @@ async fn honest_clients_are_served_while_a_flood_takes_every_connection() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_flood_beyond_the_descriptors_leaves_some_for_the_database_and_for_streams() {
-    let _room = room::heavy().await;
+    let _room = room::half_heavy().await;
     let seed = setting("TIDINGS_TEST_SEED", 7);
     let database = database();
     let gateway = Watched::serve_within(400, &database, &[]).await;

@@ -303,7 +303,7 @@ const MEMORY: usize = 64 << 20;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn floods_of_frames_end_their_connection_and_cost_nobody() {
-    let _room = room::heavy().await;
+    let _room = room::half_heavy().await;
     let database = database();
     let flags = ["--write-timeout=1s", "--head-timeout=1s"];
     let (gateway, draw) = victim(&database, &flags, 3).await;

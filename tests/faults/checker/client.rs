@@ -3,12 +3,12 @@
 
 use std::collections::HashSet;
 
-use serde_json::{Value, json};
+use serde_json::Value;
 use tidings::cursor::Cursor;
 
+use super::known::Known;
 use super::{Court, Verdict, Wrong};
 use crate::journal::{End, Moment, Record};
-use crate::oracle::Fact;
 
 /// How much longer than its token a stream may last: the leeway for clocks.
 const LEEWAY: Moment = 30_000_000;
@@ -17,8 +17,10 @@ pub(super) struct ClientJudge<'a> {
     court: &'a Court<'a>,
     name: String,
     topics: &'a [String],
-    /// The keys of all that it knows.
-    seen: HashSet<&'a str>,
+    /// All that it knows.
+    seen: Known,
+    /// The keys of what it saw that was not committed.
+    strange: HashSet<&'a str>,
     /// The latest moment at which anything that it knows was published.
     published: Moment,
     /// When its token expires.
@@ -43,7 +45,8 @@ impl<'a> ClientJudge<'a> {
             court,
             name: format!("client {client}"),
             topics,
-            seen: HashSet::new(),
+            seen: Known::default(),
+            strange: HashSet::new(),
             published: Moment::MIN,
             expires: Moment::MAX,
             reset: false,
@@ -56,17 +59,20 @@ impl<'a> ClientJudge<'a> {
         judge
     }
 
-    /// The facts for this client that a cursor has seen.
-    fn facts(&self, cursor: &Cursor) -> impl Iterator<Item = (&'a String, &'a Fact)> {
-        let facts = self.court.facts_of(self.topics);
-        facts.filter(|(_, fact)| cursor.sees(fact.xid, fact.id))
-    }
-
     /// It knows what this cursor has seen, and nothing else.
     fn know(&mut self, cursor: &Cursor) {
-        self.seen = self.facts(cursor).map(|(key, _)| key.as_str()).collect();
-        let published = self.facts(cursor).map(|(_, fact)| fact.published_at);
-        self.published = published.max().unwrap_or(Moment::MIN);
+        self.seen = Known::default();
+        self.strange.clear();
+        self.published = Moment::MIN;
+        for topic in self.topics {
+            for &number in self.court.of_topic(topic) {
+                let (_, fact) = self.court.facts[number];
+                if cursor.sees(fact.xid, fact.id) {
+                    self.seen.insert(number);
+                    self.published = self.published.max(fact.published_at);
+                }
+            }
+        }
     }
 
     pub(super) fn hear(&mut self, record: &'a Record, verdict: &mut Verdict) {
@@ -140,7 +146,12 @@ impl<'a> ClientJudge<'a> {
         let key = event["data"]["key"].as_str().unwrap_or("an event without");
         let wrong = |wrong: fn(String) -> Wrong| wrong(key.to_owned());
         let mut wrongs = Vec::new();
-        if !self.seen.insert(key) {
+        let number = self.court.numbers.get(key).copied();
+        let is_new = match number {
+            Some(number) => self.seen.insert(number),
+            None => self.strange.insert(key),
+        };
+        if !is_new {
             wrongs.push(wrong(Wrong::Doubled));
         }
         if !self.topics.iter().any(|topic| *topic == event["topic"]) {
@@ -149,11 +160,11 @@ impl<'a> ClientJudge<'a> {
         if at > self.expires.saturating_add(LEEWAY) {
             wrongs.push(wrong(Wrong::Expired));
         }
-        match self.court.oracle.facts.get(key) {
+        match number.map(|number| self.court.facts[number].1) {
             Some(fact) => {
-                let same = event["id"] == json!(fact.id.to_string())
-                    && event["topic"] == json!(fact.topic)
-                    && event["type"] == json!(fact.kind)
+                let same = event["id"] == *fact.id.to_string()
+                    && event["topic"] == *fact.topic
+                    && event["type"] == *fact.kind
                     && event["data"] == fact.data;
                 if !same {
                     wrongs.push(wrong(Wrong::Phantom));
@@ -192,21 +203,26 @@ impl<'a> ClientJudge<'a> {
             }
             return;
         }
+        let (before, strange) = (
+            std::mem::take(&mut self.seen),
+            std::mem::take(&mut self.strange),
+        );
+        self.know(&position);
         let counted = self.topics.iter().all(|topic| {
-            let facts = self.facts(&position);
-            let facts = facts.filter(|(_, fact)| fact.topic == *topic);
-            let ids: Vec<i64> = facts.map(|(_, fact)| fact.id).collect();
+            let numbers = self.court.of_topic(topic).iter();
+            let known = numbers.filter(|number| self.seen.contains(**number));
+            let ids: Vec<i64> = known.map(|number| self.court.facts[*number].1.id).collect();
             let state = &state[topic];
             state["count"] == ids.len() && state["sum"] == ids.iter().sum::<i64>()
         });
-        let before = std::mem::take(&mut self.seen);
-        self.know(&position);
-        if !counted || (!after_reset && before.difference(&self.seen).next().is_some()) {
+        let forgets = !strange.is_empty() || before.without(&self.seen).next().is_some();
+        if !counted || (!after_reset && forgets) {
             verdict.wrong(&self.name, false_state());
         }
         if !after_reset {
-            for key in self.seen.difference(&before) {
-                verdict.wrong(&self.name, Wrong::Missing((*key).to_owned()));
+            for number in self.seen.without(&before) {
+                let (key, _) = self.court.facts[number];
+                verdict.wrong(&self.name, Wrong::Missing(key.clone()));
             }
         }
     }
@@ -217,8 +233,13 @@ impl<'a> ClientJudge<'a> {
         if !self.done {
             verdict.wrong(&self.name, Wrong::Unfinished);
         }
-        for (key, _) in self.court.facts_of(self.topics) {
-            if !self.seen.contains(key.as_str()) {
+        for &number in self
+            .topics
+            .iter()
+            .flat_map(|topic| self.court.of_topic(topic))
+        {
+            if !self.seen.contains(number) {
+                let (key, _) = self.court.facts[number];
                 verdict.wrong(&self.name, Wrong::Missing(key.clone()));
             }
         }

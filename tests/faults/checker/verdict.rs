@@ -52,7 +52,12 @@ impl Verdict {
     }
 
     pub(super) fn count(&mut self, what: &str, times: u64) {
-        *self.counts.entry(what.to_owned()).or_default() += times;
+        match self.counts.get_mut(what) {
+            Some(count) => *count += times,
+            None => {
+                self.counts.insert(what.to_owned(), times);
+            }
+        }
     }
 
     /// What is wrong, by kind: how often, and the first few.

@@ -88,7 +88,7 @@ fn is_overload(block: &Block) -> bool {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_gateway_that_is_killed_within_a_bulk_commit_loses_nobody_an_event() {
-    let _room = room::heavy().await;
+    let _room = room::half_heavy().await;
     let events = setting("TIDINGS_TEST_BULK", 200_000);
     let each = events as usize / STREAMS;
     let database = database();

@@ -115,7 +115,7 @@ async fn rolls(
     size: usize,
     configure: impl FnOnce(&Scratch, SocketAddr, &[Door; 2]) -> Option<Command>,
 ) {
-    let _room = room::heavy().await;
+    let _room = room::half_heavy().await;
     let seed = setting("TIDINGS_TEST_SEED", 7);
     let context = format!("TIDINGS_TEST_SEED={seed} TIDINGS_TEST_STREAMS={size}");
     let doors = [(); 2].map(|()| Door {
