@@ -8,7 +8,7 @@ use std::time::Duration;
 use fastrand::Rng;
 use tokio::time::sleep;
 use tokio_postgres::error::SqlState;
-use tokio_postgres::{Client, Error, ToStatement};
+use tokio_postgres::{Client, Error, Statement, ToStatement};
 
 use crate::journal::{Journal, Outcome, Record, now};
 use crate::place::Place;
@@ -81,13 +81,13 @@ impl Publisher {
         let mut session = None;
         let mut serial = 0;
         while !self.stop.load(Ordering::Relaxed) {
-            let Some(client) = &session else {
-                session = self.place.try_connect().await.ok();
+            let Some((client, publish)) = &session else {
+                session = self.connect().await;
                 sleep(Duration::from_millis(self.rng.u64(5..50))).await;
                 continue;
             };
             serial += 1;
-            if self.transaction(client, serial).await.is_err() {
+            if self.transaction(client, publish, serial).await.is_err() {
                 session = None;
             }
             let pause = self.rng.u64(0..=self.pause.as_micros() as u64);
@@ -95,7 +95,19 @@ impl Publisher {
         }
     }
 
-    async fn transaction(&mut self, client: &Client, serial: u64) -> Result<(), Error> {
+    /// A session, and the statement by which it publishes.
+    async fn connect(&self) -> Option<(Client, Statement)> {
+        let client = self.place.try_connect().await.ok()?;
+        let publish = client.prepare(PUBLISH).await.ok()?;
+        Some((client, publish))
+    }
+
+    async fn transaction(
+        &mut self,
+        client: &Client,
+        publish: &Statement,
+        serial: u64,
+    ) -> Result<(), Error> {
         let name = format!("w{}.{serial}", self.number);
         let parts: Vec<Vec<Asked>> = (0..self.rng.u64(1..=3))
             .map(|part| self.events(&format!("{name}.{part}")))
@@ -125,7 +137,7 @@ impl Publisher {
         };
         let nested = self.rng.f64() < 0.2;
         let written = self
-            .fill(client, &parts, dropped.as_deref(), nested, &way)
+            .fill(client, publish, &parts, dropped.as_deref(), nested, &way)
             .await;
         if let Err(error) = written {
             self.answer(&name, Outcome::Failed);
@@ -155,6 +167,7 @@ impl Publisher {
     async fn fill(
         &mut self,
         client: &Client,
+        publish: &Statement,
         parts: &[Vec<Asked>],
         mut dropped: Option<&[Asked]>,
         nested: bool,
@@ -170,7 +183,7 @@ impl Publisher {
             if let Some(dropped) = dropped.take() {
                 client.batch_execute("savepoint outer_one").await?;
                 client.batch_execute("savepoint inner_one").await?;
-                publish(client, dropped).await?;
+                publish_by(client, publish, dropped).await?;
                 client
                     .batch_execute("release inner_one; rollback to outer_one")
                     .await?;
@@ -179,7 +192,7 @@ impl Publisher {
                 let savepoints = "savepoint outer_one; savepoint inner_one";
                 client.batch_execute(savepoints).await?;
             }
-            publish(client, part).await?;
+            publish_by(client, publish, part).await?;
             if nested {
                 let release = "release inner_one; release outer_one";
                 client.batch_execute(release).await?;
