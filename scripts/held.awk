@@ -1,15 +1,17 @@
-# Adds up what scenarios have held. Each prints one line for each run:
+# Adds up what scenarios have held. Each prints one line for each run, perhaps behind a runner's dots:
 #
 #     held: NAME, seed N: 26 clients; 294 resumes; …; 1300 ms to the slowest recovery
 #
-# Counts are added; of milliseconds and the like, which say "slowest" or "most", the greatest counts.
-/^held: / {
-    colon = match($0, /, seed [0-9]+: /)
-    name = substr($0, 7, colon - 7)
+# Counts are added; of milliseconds and the like, which say "slowest" or "most", the greatest counts. What draws
+# nothing from the seed names none.
+match($0, /held: .+: [0-9]/) {
+    line = substr($0, RSTART + 6)
+    if (!match(line, /, seed [0-9]+: /)) match(line, /: /)
+    name = substr(line, 1, RSTART - 1)
     if (!(name in runs)) names[++scenarios] = name
     runs[name]++
     total++
-    parts = split(substr($0, colon + RLENGTH), part, "; ")
+    parts = split(substr(line, RSTART + RLENGTH), part, "; ")
     for (i = 1; i <= parts; i++) {
         space = index(part[i], " ")
         number = substr(part[i], 1, space - 1) + 0

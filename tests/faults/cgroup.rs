@@ -29,7 +29,7 @@ const AT_ONCE: usize = 50;
 const COMMITS: usize = 20;
 
 /// How long the load lasts, and how long the gateway may take to be itself again.
-const LOAD: Duration = Duration::from_secs(15);
+const LOAD: Duration = Duration::from_secs(8);
 const CALM_WITHIN: Duration = Duration::from_secs(40);
 
 /// Publishes large events to an eighth of all topics at a time.

@@ -97,7 +97,7 @@ pub(crate) const PLAN: Plan<'static> = Plan {
     readers: 24,
     habits: &[Habit::Stay, Habit::Phone, Habit::Cut, Habit::Cut],
     topics: 8,
-    pause: Duration::from_millis(40),
+    pause: Duration::from_millis(100),
     long: Duration::from_secs(2),
     token_s: 3600,
     silence: Duration::from_secs(8),

@@ -156,10 +156,10 @@ async fn everybody_is_back_within_ten_seconds_and_no_stream_costs_a_query() {
         "nobody had missed anything: {verdict}; {context}"
     );
     println!(
-        "held: {storms} storms of {size} streams, seed {seed}: {verdict}, {published} published, {missed} \
-         missed and had once ready; {} probes, the slowest {:.2?}, peak {} MiB",
+        "held: {storms} storms of {size} streams, seed {seed}: {verdict}; {published} published; {missed} \
+         missed and had once ready; {} probes; {} ms for the slowest probe; {} MiB at most",
         answers.well,
-        answers.slowest,
+        answers.slowest.as_millis(),
         gateway.peak_bytes() >> 20
     );
 }

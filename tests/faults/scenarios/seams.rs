@@ -236,7 +236,12 @@ async fn a_resume_with_writes_during_each_of_its_pages_and_cursors_left_within_t
         );
     }
     println!(
-        "held: seams, {} events, {written} written meanwhile, {counts:?}, caught up in {caught_up:.1?}",
-        expected.len()
+        "held: seams behind a slow database: {} events; {written} written meanwhile; {} replays cut; {} seams; \
+         {} ends, bye slow; {} ms to the slowest to catch up",
+        expected.len(),
+        counts["cut in a replay"],
+        counts["seams"],
+        counts["bye slow"],
+        caught_up.as_millis()
     );
 }

@@ -143,7 +143,7 @@ async fn a_release_and_the_one_before_run_side_by_side() {
     side_by_side(vec![current(), previous.clone()]).await;
     side_by_side(vec![previous.clone(), current(), previous, current()]).await;
     // The other way round: whoever comes later finds what it needs, and changes nothing.
-    println!("held: beside the binary that TIDINGS_TEST_PREVIOUS names");
+    println!("ran beside the binary that TIDINGS_TEST_PREVIOUS names");
 }
 
 /// What a text has seen and has not, each as transaction and id.
