@@ -121,7 +121,7 @@ impl Visit {
         );
         Ok(Stream {
             connection,
-            text: String::new(),
+            unread: Vec::new(),
             last_id: None,
             retry: None,
         })
@@ -307,7 +307,7 @@ impl Block {
 /// An open stream, as an EventSource would follow it.
 pub(crate) struct Stream {
     connection: Connection,
-    text: String,
+    unread: Vec<u8>,
     last_id: Option<String>,
     retry: Option<u64>,
 }
@@ -329,12 +329,12 @@ impl Stream {
     /// The next block as it came; the position is not kept.
     pub(crate) async fn text(&mut self) -> Option<String> {
         loop {
-            if let Some(end) = self.text.find("\n\n") {
-                return Some(self.text.drain(..end + 2).collect());
+            if let Some(end) = find(&self.unread, b"\n\n") {
+                let block = self.unread.drain(..end + 2).collect();
+                return Some(String::from_utf8(block).expect("a block is text"));
             }
-            let bytes = self.connection.read_body().await?;
-            self.text
-                .push_str(std::str::from_utf8(&bytes).expect("blocks end between characters"));
+            // It may end within a character.
+            self.unread.extend(self.connection.read_body().await?);
         }
     }
 
