@@ -173,6 +173,7 @@ impl Gateway {
             bell.clone(),
             arrivals,
             vec![handle.clone()],
+            config.limits.stream_queue_bytes,
             window.clone(),
             metrics.clone(),
             status.clone(),

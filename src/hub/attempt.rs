@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 
-/// How long a slice is waited for while nobody tries to write it. Whoever has taken nothing for so long
-/// when a slice is made is not waited for at all.
+/// How long a slice is waited for while no writer that slept tries to write it. Whoever has taken nothing
+/// for so long when a slice is made is not waited for at all.
 pub(crate) const PATIENCE: Duration = Duration::from_millis(50);
 
 /// Held by all who still have to try to write a slice.
@@ -31,10 +31,6 @@ impl Hold {
         let hold = Self(Arc::new(sender));
         let by = Arc::downgrade(&hold.0);
         (hold, Held { over, by })
-    }
-
-    fn same(&self, other: &Self) -> bool {
-        Arc::ptr_eq(&self.0, &other.0)
     }
 }
 
@@ -60,7 +56,8 @@ impl Held {
             .is_err()
         {
             let now = self.by.strong_count();
-            if now >= left {
+            // More than before means that it is still being handed out.
+            if now == left {
                 return false;
             }
             left = now;
@@ -83,10 +80,10 @@ impl Tried {
     }
 
     /// Waits until everyone who slept has tried, and then until everyone who was writing has, or until none
-    /// of those has for as long as `patience`; returns whether all have.
+    /// of those has for as long as `patience`; returns whether clients let it wait in vain.
     pub(crate) async fn over(&mut self, patience: Duration) -> bool {
         let woken = self.woken.is_over() || self.woken.over(PATIENCE).await;
-        woken && (self.writing.is_over() || self.writing.over(patience).await)
+        woken && !self.writing.is_over() && !self.writing.over(patience).await
     }
 }
 
@@ -117,10 +114,5 @@ impl Attempt {
             Some(at) if self.made.saturating_duration_since(at) > PATIENCE => None,
             Some(_) => Some(self.writing.clone()),
         }
-    }
-
-    /// Whether the hold is of this attempt.
-    pub(crate) fn is_held_by(&self, hold: &Hold) -> bool {
-        self.woken.same(hold) || self.writing.same(hold)
     }
 }

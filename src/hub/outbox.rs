@@ -114,8 +114,6 @@ struct State {
     /// When the writer took its last bytes, if it has not come back for more: it is writing them, or its
     /// client takes nothing.
     handed: Option<Instant>,
-    /// The writer was not polled between two slices, or not for long, so nobody waits for its attempts.
-    lagging: bool,
     /// The sink is gone.
     closed: bool,
 }
@@ -163,7 +161,6 @@ pub fn outbox(limit_bytes: usize, named: bool) -> (Outbox, Outlet) {
             writer: None,
             attempt: None,
             handed: None,
-            lagging: false,
             closed: false,
         }),
         limit_bytes,
@@ -176,23 +173,23 @@ impl Outbox {
     /// Appends frames, in order, up to the first that does not fit. The attempt is held until the writer has
     /// been polled.
     pub(crate) fn append(&self, frames: &[Arc<Queued>], attempt: &Attempt) -> Appended {
-        self.append_to(self.0.lock(), frames, attempt)
+        self.append_to(self.0.lock(), frames, Some(attempt))
     }
 
     /// Appends a signal, which a stream gets only while it is live.
-    pub(crate) fn append_signal(&self, frame: &Arc<Queued>, attempt: &Attempt) -> Appended {
+    pub(crate) fn append_signal(&self, frame: &Arc<Queued>) -> Appended {
         let state = self.0.lock();
         if state.phase != Phase::Live {
             return Appended::Refused;
         }
-        self.append_to(state, std::slice::from_ref(frame), attempt)
+        self.append_to(state, std::slice::from_ref(frame), None)
     }
 
     fn append_to(
         &self,
         mut state: MutexGuard<'_, State>,
         frames: &[Arc<Queued>],
-        attempt: &Attempt,
+        attempt: Option<&Attempt>,
     ) -> Appended {
         if state.closed || state.phase == Phase::Ending {
             return Appended::Refused;
@@ -205,12 +202,9 @@ impl Outbox {
             state.bytes += size;
             state.queue.push_back(Item::Frame(frame.clone()));
         }
-        if state.phase == Phase::Live && !state.lagging {
-            state.attempt = match state.attempt.take() {
-                Some(hold) => attempt.is_held_by(&hold).then_some(hold),
-                None => attempt.hold(state.handed),
-            };
-            state.lagging = state.attempt.is_none();
+        // One that it has not tried yet stands for the later ones too.
+        if state.phase == Phase::Live && state.attempt.is_none() {
+            state.attempt = attempt.and_then(|attempt| attempt.hold(state.handed));
         }
         Appended::Waits(state.writer.take())
     }
@@ -251,18 +245,17 @@ impl Outbox {
     }
 
     /// Ends the stream within the event that is being sent, if one is, to be rid of it. No good-bye can
-    /// follow that; the client forgets half an event, and its cursor brings the whole one.
+    /// follow that; the client forgets half an event, and its cursor brings the whole one. Of a stream that is
+    /// ending between two events, only the good-bye is left.
     pub(crate) fn break_off(&self) {
         let mut state = self.0.lock();
         if state.sent > 0 {
             state.phase = Phase::Ending;
             state.clear();
+        } else if state.phase == Phase::Ending {
+            state.queue.retain(|item| matches!(item, Item::Bye(_)));
+            state.bytes = 0;
         }
-    }
-
-    /// Whether a part of an event has been handed out, and the rest waits.
-    pub(crate) fn is_begun(&self) -> bool {
-        self.0.lock().sent > 0
     }
 
     /// Whether the sink is gone.
@@ -302,7 +295,6 @@ impl Outlet {
     /// The next bytes to write, several waiting blocks in one; `None` after the bye.
     pub fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Bytes>> {
         let mut state = self.0.lock();
-        state.lagging = false;
         state.attempt = None;
         if let Some(bytes) = state.next_write(self.0.named) {
             state.handed = Some(Instant::now());
@@ -473,7 +465,7 @@ mod tests {
         outbox.break_off();
         let mut cx = Context::from_waker(Waker::noop());
         assert!(outlet.poll_next(&mut cx).is_ready());
-        assert!(outbox.end(Bye::Slow) && outbox.is_begun());
+        assert!(outbox.end(Bye::Slow) && outbox.oldest().is_some());
         outbox.break_off();
         assert_eq!(budget.used(), 0);
         assert!(matches!(outlet.poll_next(&mut cx), Poll::Ready(None)));

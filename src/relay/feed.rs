@@ -188,8 +188,7 @@ async fn open(relay: &Relay, request: Request, outbox: Outbox, out: &Out) -> Res
         Since::Now | Since::Malformed => None,
     };
     // One for all that it may have to wait for, or the waits would add up.
-    let by = Instant::now() + relay.bounds.hold;
-    let mut until = by;
+    let mut until = Instant::now() + relay.bounds.hold;
     let mut attached = std::pin::pin!(relay.attach(join, cursor.cloned()));
     let attached = loop {
         match timeout_at(until.into(), &mut attached).await {
@@ -209,7 +208,7 @@ async fn open(relay: &Relay, request: Request, outbox: Outbox, out: &Out) -> Res
             topics: &request.topics,
             named: request.named,
             out,
-            by,
+            by: until,
         };
         match replay.run(cursor, &attached).await {
             Ok(events) => replayed = events,

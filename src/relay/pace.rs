@@ -15,15 +15,12 @@ use crate::hub::attempt::{Attempt, Tried};
 use crate::hub::shard::{Command, ShardHandle};
 use crate::topic::Topic;
 
-/// A slice holds at most this many frames, and bytes unless one frame alone has more.
+/// A slice holds at most this many frames.
 const SLICE_FRAMES: usize = 256;
+/// And bytes, unless one frame alone has more; no more than as many may be out untried.
 const SLICE_BYTES: usize = 128 << 10;
 
-/// Bytes that may be out untried: a quarter of a stream's queue by default.
-const OUTSTANDING_BYTES: usize = 128 << 10;
-
-/// The most time for clients that are being written to, of which none takes anything: who takes 128 KiB in it,
-/// on a line of some 50 Mbit/s, is not left behind by a bulk commit, however large.
+/// The most time for clients that are being written to, of which none takes anything.
 const MOST: Duration = Duration::from_millis(20);
 /// The least time for a client that is being written to: room for those that read, while others do not.
 const LEAST: Duration = Duration::from_millis(1);
@@ -63,6 +60,7 @@ impl Credit {
 /// Hands frames to the shards.
 pub(crate) struct Pace {
     shards: Vec<ShardHandle>,
+    slice_bytes: usize,
     credit: Credit,
     outstanding: VecDeque<(usize, Tried)>,
     bytes: usize,
@@ -73,9 +71,12 @@ pub(crate) struct Pace {
 pub(crate) struct Gone;
 
 impl Pace {
-    pub(crate) fn new(shards: Vec<ShardHandle>) -> Self {
+    /// `queue_bytes` may wait for a stream; slices are a quarter of that at most, or no reader could take the
+    /// second.
+    pub(crate) fn new(shards: Vec<ShardHandle>, queue_bytes: usize) -> Self {
         Self {
             shards,
+            slice_bytes: SLICE_BYTES.min(queue_bytes / 4),
             credit: Credit::new(Instant::now()),
             outstanding: VecDeque::new(),
             bytes: 0,
@@ -87,7 +88,7 @@ impl Pace {
         let mut slice = Vec::new();
         let mut bytes = 0;
         for (topic, frame) in frames {
-            let full = slice.len() == SLICE_FRAMES || bytes + frame.size() > SLICE_BYTES;
+            let full = slice.len() == SLICE_FRAMES || bytes + frame.size() > self.slice_bytes;
             if full && !slice.is_empty() {
                 self.slice(std::mem::take(&mut slice), bytes).await?;
                 bytes = 0;
@@ -103,13 +104,13 @@ impl Pace {
 
     async fn slice(&mut self, slice: Vec<(Topic, Frame)>, bytes: usize) -> Result<(), Gone> {
         while let Some((size, tried)) = self.outstanding.front_mut() {
-            let fits = self.bytes + bytes <= OUTSTANDING_BYTES;
+            let fits = self.bytes + bytes <= self.slice_bytes;
             if fits && !tried.is_over() {
                 break;
             }
             if !fits {
                 let patience = self.credit.patience(Instant::now());
-                if !tried.over(patience).await {
+                if tried.over(patience).await {
                     self.credit.spend(patience);
                 }
             }

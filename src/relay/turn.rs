@@ -20,6 +20,7 @@ pub struct Turns {
     all: Arc<Semaphore>,
     pages: Arc<Semaphore>,
     answers: Arc<Semaphore>,
+    answers_kib: usize,
     wait: Duration,
 }
 
@@ -51,6 +52,7 @@ impl Turns {
             all: Arc::new(Semaphore::new(at_once)),
             pages: Arc::new(Semaphore::new((pages / PAGE_BYTES as usize).max(1))),
             answers: Arc::new(Semaphore::new(answers >> 10)),
+            answers_kib: answers >> 10,
             wait,
         })
     }
@@ -60,9 +62,11 @@ impl Turns {
         granted(tokio::time::timeout(wait, self.pages.clone().acquire_owned()).await)
     }
 
-    /// Room for an answer of so many bytes, if there is.
+    /// Room for an answer of so many bytes, if there is. One that is larger than all the room there is goes out
+    /// alone.
     pub(crate) fn room(&self, bytes: usize) -> Result<Room, Busy> {
-        let kib = u32::try_from(bytes.div_ceil(1 << 10)).map_err(|_| Busy)?;
+        let kib = bytes.div_ceil(1 << 10).min(self.answers_kib);
+        let kib = u32::try_from(kib).map_err(|_| Busy)?;
         let room = self.answers.clone().try_acquire_many_owned(kib);
         room.map_err(|_| Busy)
     }

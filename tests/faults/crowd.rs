@@ -198,6 +198,7 @@ impl Crowd {
         for what in ["transactions committed", "deliveries", "replays"] {
             assert!(verdict.times(what) > 0, "no {what}: {verdict}");
         }
+        self.journal.was_right();
         (verdict, records, oracle)
     }
 }

@@ -5,6 +5,7 @@
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, BufWriter, Read, Write};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -134,16 +135,21 @@ pub(crate) struct Journal {
     faults: Arc<Mutex<BufWriter<File>>>,
 }
 
-/// Goes with its journal unless the run has failed.
+/// Stays unless the run was found right.
 #[derive(Debug)]
-struct Directory(PathBuf);
+struct Directory {
+    path: PathBuf,
+    was_right: AtomicBool,
+}
 
 impl Drop for Directory {
     fn drop(&mut self) {
-        if std::thread::panicking() {
-            eprintln!("the journal of this run is kept in {}", self.0.display());
+        // What fails after the verdict fails in the test's own thread, which is the last to let go then.
+        if self.was_right.load(Ordering::Relaxed) && !std::thread::panicking() {
+            let _ = fs::remove_dir_all(&self.path);
         } else {
-            let _ = fs::remove_dir_all(&self.0);
+            let path = self.path.display();
+            eprintln!("the journal of this run is kept in {path}");
         }
     }
 }
@@ -163,8 +169,16 @@ impl Journal {
             publishers: file("publishers.jsonl"),
             clients: file("clients.jsonl"),
             faults: file("faults.jsonl"),
-            directory: Arc::new(Directory(directory)),
+            directory: Arc::new(Directory {
+                path: directory,
+                was_right: AtomicBool::new(false),
+            }),
         }
+    }
+
+    /// The run was right, and nobody need read this again.
+    pub(crate) fn was_right(&self) {
+        self.directory.was_right.store(true, Ordering::Relaxed);
     }
 
     /// Appends a record.
@@ -198,7 +212,7 @@ impl Journal {
                     .expect("the journal is there")
                     .len()
             };
-            read(&self.directory.0.join(name), length)
+            read(&self.directory.path.join(name), length)
         });
         records.collect()
     }

@@ -24,3 +24,4 @@ mod scenarios;
 #[path = "../it/support/mod.rs"]
 mod support;
 mod throng;
+mod wide;

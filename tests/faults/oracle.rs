@@ -48,8 +48,8 @@ pub(crate) struct Fact {
     pub(crate) topic: String,
     pub(crate) kind: String,
     pub(crate) data: Value,
-    /// When the statement that published it arrived, before it drew its id. (`created_at` comes after
-    /// the id, and another transaction may draw one and commit in between.) Without a fact it is unknown, and
+    /// A moment before it drew its id. (`created_at` comes after the id, and another transaction may draw
+    /// one and commit in between.) Without a fact it is unknown, and
     /// so early that it proves nothing.
     pub(crate) published_at: Moment,
     /// The tag by which a cursor names it, unless it has been trimmed.

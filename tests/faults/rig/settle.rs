@@ -77,6 +77,7 @@ impl Rig<'_> {
         self.health.judge(self.plan.may_be_unready)?;
         self.judge_logs()?;
         self.print(&verdict);
+        self.journal.was_right();
         Ok(Settled {
             verdict,
             records,

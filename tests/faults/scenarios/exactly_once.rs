@@ -65,4 +65,5 @@ async fn a_run_in_which_nothing_happened_proves_nothing() {
     let mut rig = Rig::start("nothing", plan).await;
     let fault = rig.try_settle().await.err().expect("it fails");
     assert!(fault.starts_with("nothing happened"), "{fault}");
+    rig.journal.was_right();
 }

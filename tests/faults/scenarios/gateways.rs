@@ -8,6 +8,7 @@ use tokio::time::{Instant, sleep, timeout};
 
 use crate::readers::Habit;
 use crate::rig::{PLAN, Plan, Rig};
+use crate::support::backend::run;
 use crate::support::client::PATIENCE;
 use crate::support::gateway::Door;
 use crate::throng::{TOPIC, Tale, Throng, published};
@@ -16,6 +17,12 @@ const THRONG: usize = 1_000;
 
 /// How long a gateway may take to end.
 const DRAIN: Duration = Duration::from_secs(10);
+
+/// Takes the lock that a gateway holds while it is awake.
+const AWAKE: &str = "select pg_advisory_lock(8386654097862812519)";
+
+/// How long an event may take that nobody rang for: a second, and what a busy machine adds.
+const DELAY: Duration = Duration::from_secs(3);
 
 /// Fewer heavy clients beside the throng, and beats that a busy machine can send to all.
 const BESIDE: Plan<'static> = Plan {
@@ -134,7 +141,11 @@ async fn a_gateway_is_stopped_for_a_minute_with_a_thousand_streams_and_goes_on()
     }
     throng.tell(&rig, &client, "before").await;
     rig.load_for(Duration::from_secs(1)).await;
-    rig.fault("gateway 0 is stopped");
+    // A gateway that is awake has told publishers not to ring, and is stopped before it can say otherwise.
+    let awake = rig.session().await;
+    run(&awake, AWAKE).await;
+    let mut witness = rig.gateway(1).subscribe(&[TOPIC]).await;
+    rig.fault("gateway 0 is stopped, as if awake");
     rig.gateway(0).signal("STOP");
     let stopped = Instant::now();
     sleep(Duration::from_secs(2)).await;
@@ -142,8 +153,11 @@ async fn a_gateway_is_stopped_for_a_minute_with_a_thousand_streams_and_goes_on()
     rig.close_door(0);
     while stopped.elapsed() < Duration::from_secs(60) {
         throng.tell(&rig, &client, "meanwhile").await;
+        let told = timeout(DELAY, witness.ids(1)).await;
+        assert!(told.is_ok(), "{}", rig.context());
         sleep(Duration::from_secs(1)).await;
     }
+    run(&awake, "select pg_advisory_unlock_all()").await;
     throng.is_at(1, &rig).await;
     // The other one was well all the time.
     rig.recovers().await;

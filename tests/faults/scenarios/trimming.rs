@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use crate::journal::{Record, now};
 use crate::publishers::publish;
+use crate::rig::returns::first_told;
 use crate::rig::settle::Settled;
 use crate::rig::{PLAN, Plan, Rig};
 use crate::support::backend::{cursor, run};
@@ -72,6 +73,7 @@ async fn retention_trims_while_clients_resume_look_and_sync() {
     let resumed =
         |record: &&Record| matches!(record, Record::Ready { at, resumed: true, .. } if *at > quiet);
     let resumed = records.iter().filter(resumed).count();
+    assert_eq!(first_told(&records, 3000), None, "it was up to date");
     println!(
         "trimming: {trimmed} days trimmed, {held_up} passes held up, {left} days left, {resumed} resumes in the quiet"
     );
