@@ -12,14 +12,15 @@ use crate::support::process::Process;
 const READERS: usize = 800;
 /// How many connect at a time.
 const AT_ONCE: usize = 50;
-/// More than the queue of a stream holds of them.
+/// A megabyte, of which the queue of a stream holds a sixteenth.
 const EVENTS: usize = 4_000;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_commit_of_thousands_to_one_topic_ends_nobody_who_reads() {
     let _room = room::heavy().await;
     let database = database();
-    let gateway = Process::serve(&database, &["--streams=5000"]);
+    let flags = ["--streams=5000", "--stream-queue-bytes=64KiB"];
+    let gateway = Process::serve(&database, &flags);
     let door = gateway.door();
     let opening = (0..READERS).map(|_| async move {
         let mut stream = Raw::open(door, "all", None).await;
