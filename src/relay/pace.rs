@@ -1,7 +1,7 @@
 //! How fast frames go out to the shards: as fast as their writers try to write them.
 //!
 //! A large look goes out in slices, and the next slice waits until the last has been tried, so
-//! that a bulk commit fills no queue of a client that reads. It never waits for a stream: one that
+//! that a bulk commit fills no queue of a client that reads. It waits for no stream for long: one that
 //! does not try within a moment is left out of the count until it tries again. Such moments, in which
 //! everybody waits for a client that takes nothing, are bounded together: a thousand deaf streams must not
 //! cost a thousand of them.
