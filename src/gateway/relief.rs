@@ -29,6 +29,10 @@ const OPEN_BELOW: usize = 55;
 /// From which part of memory on streams are ended, in hundredths.
 const SHED_ABOVE: usize = 70;
 
+/// What waits for streams that read is less than this part of the bound, and is left to them: memory that others
+/// have taken is not to be had from it.
+const NEXT_TO_NOTHING: usize = 64;
+
 /// How long a client must have taken nothing to be one that does not read.
 const PATIENCE: Duration = Duration::from_millis(500);
 
@@ -96,10 +100,12 @@ impl Relief {
         }
     }
 
-    /// One step: half of what waits, and half of those who do not read. Returns how many were cut.
+    /// One step: half of what waits, unless that is next to nothing, and half of those who do not read. Returns
+    /// how many were cut.
     async fn shed(&self) -> usize {
+        let most = (self.budget.used() / 2).max(self.memory.bytes() / NEXT_TO_NOTHING);
         // The shard has gone only when the gateway ends.
-        let _ = self.shard.send(Command::Shed(self.budget.used() / 2)).await;
+        let _ = self.shard.send(Command::Shed(most)).await;
         let cut = self.directory.cut_longest(PATIENCE);
         self.metrics.streams_cut.inc_by(cut as u64);
         cut
