@@ -60,6 +60,30 @@ impl<'a> Court<'a> {
         self.terms.lost_history && published.is_some_and(|event| event.outcome != Outcome::Failed)
     }
 
+    /// Whether something that this cursor has not seen was gone by then.
+    fn is_trimmed(&self, cursor: &Cursor, at: Moment) -> bool {
+        let through = self.trimmed_through(at);
+        let mut facts = self.oracle.facts.values();
+        facts
+            .any(|fact| fact.id <= through && fact.tag.is_none() && !cursor.sees(fact.xid, fact.id))
+    }
+
+    /// Whether this cursor is within a leg of which something was gone by then, and has not read as far as the
+    /// floor. The floor tells transactions, and not which of their events there were: such a cursor is not served
+    /// though it may have read all that is gone.
+    fn is_below_floor(&self, cursor: &Cursor, at: Moment) -> bool {
+        let Cursor::Between { from, sent, .. } = cursor else {
+            return false;
+        };
+        *sent < self.trimmed_through(at) && self.is_trimmed(&Cursor::At(from.clone()), at)
+    }
+
+    /// The highest id that was trimmed by then.
+    fn trimmed_through(&self, at: Moment) -> i64 {
+        let earlier = self.trimmed.iter().filter(|(since, _)| *since <= at);
+        earlier.map(|(_, id)| *id).max().unwrap_or(0)
+    }
+
     /// Whether a reset tells the truth about this cursor.
     fn is_true(&self, reason: &str, cursor: &str, topics: &[String], at: Moment) -> bool {
         let Ok(cursor) = cursor.parse::<Cursor>() else {
@@ -75,13 +99,7 @@ impl<'a> Court<'a> {
                         fact.id == anchor.newest && fact.tag.as_ref().is_none_or(same)
                     })
             }
-            "trimmed" => {
-                let earlier = self.trimmed.iter().filter(|(since, _)| *since <= at);
-                let through = earlier.map(|(_, id)| *id).max().unwrap_or(0);
-                facts.any(|fact| {
-                    fact.id <= through && fact.tag.is_none() && !cursor.sees(fact.xid, fact.id)
-                })
-            }
+            "trimmed" => self.is_trimmed(&cursor, at) || self.is_below_floor(&cursor, at),
             "too-far" => {
                 let missed = facts.filter(|fact| {
                     fact.published_at <= at

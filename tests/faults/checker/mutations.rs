@@ -310,13 +310,16 @@ const TERMS: Terms = Terms {
 };
 
 /// The cursor of whoever has seen the events up to this one.
-fn cursor(newest: i64) -> String {
-    let mark = Mark {
+fn mark(newest: i64) -> Mark {
+    Mark {
         snapshot: Arc::new(Snapshot::new(100 + newest as u64 + 1, Vec::new()).expect("a snapshot")),
         newest,
         tag: Tag(newest as u32),
-    };
-    Cursor::At(mark).to_string()
+    }
+}
+
+fn cursor(newest: i64) -> String {
+    Cursor::At(mark(newest)).to_string()
 }
 
 /// Ten events, each published after the one before was committed, and a client that reads four, is
@@ -472,4 +475,37 @@ fn what_a_lost_history_held_is_listed_apart() {
     assert_eq!(verdict.lost_history.iter().collect::<Vec<_>>(), ["k9"]);
     let verdict = judge(&records, &oracle, TERMS);
     assert!(!verdict.wrongs.is_empty());
+}
+
+#[test]
+fn within_a_leg_only_what_lies_below_the_floor_and_was_trimmed_there_is_told() {
+    // A client that has read from 3 as far as 6, with all trimmed up to one id and the floor at another.
+    let is_false = |gone: i64, floor: i64| {
+        let (mut records, mut oracle) = history();
+        for fact in oracle.facts.values_mut().filter(|fact| fact.id <= gone) {
+            fact.tag = None;
+        }
+        let cursor = Cursor::Between {
+            from: mark(3),
+            to: mark(10),
+            sent: 6,
+        };
+        records.push(Record::Trimmed {
+            at: 200,
+            through: floor,
+        });
+        records.push(Record::Reset {
+            at: 210,
+            client: 1,
+            cursor: cursor.to_string(),
+            reason: "trimmed".to_owned(),
+        });
+        let verdict = judge(&records, &oracle, TERMS);
+        let false_reset = |(_, wrong): &(_, Wrong)| matches!(wrong, Wrong::FalseReset { .. });
+        verdict.wrongs.iter().any(false_reset)
+    };
+    assert!(is_false(5, 6), "it has read as far as the floor");
+    assert!(is_false(3, 8), "nothing of the leg is gone");
+    assert!(!is_false(5, 8), "the floor cannot tell");
+    assert!(!is_false(7, 8), "7 is gone and was not read");
 }
