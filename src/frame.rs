@@ -1,14 +1,20 @@
 //! Frames: events as SSE bytes, encoded once and shared by every stream that sends them, and the
 //! gateway's own blocks.
 //!
-//! A frame is laid out so that each form that a stream may want is a slice of one buffer:
+//! A frame is laid out as a socket takes it, in chunks of HTTP/1.1, so that each form that a stream may want
+//! is a slice of one buffer, or two of them:
 //!
 //! ```text
+//! 18\r\n
 //! event: payment.settled\n        only with `?named=1`
+//! \r\n
+//! 8a\r\n
 //! id: 1~…\n                       absent in signals; a replay writes its own
 //! data: {…}\n\n
+//! \r\n
 //! ```
 
+use std::fmt::Write as _;
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,6 +26,12 @@ use crate::event::Event;
 /// A cursor's text, shared by all who hold it.
 pub type Position = Arc<str>;
 
+/// The end of a chunk.
+const CHUNK_END: &str = "\r\n";
+
+/// The end of a chunked body.
+const BODY_END: &str = "0\r\n\r\n";
+
 /// One event, ready to be written.
 #[derive(Clone, Debug)]
 pub struct Frame {
@@ -27,10 +39,14 @@ pub struct Frame {
     /// The cursor of whoever has received the frame; `None` for signals and for positions that do
     /// not fit. It stands beside the bytes so that a stream can remember it without them.
     position: Option<Position>,
-    /// Where the `id:` line begins.
-    id_line: usize,
+    /// The `event:` line.
+    event_line: Range<u32>,
+    /// Where the chunk of everything else begins.
+    chunk: u32,
+    /// Where that begins itself, with the `id:` line.
+    block: u32,
     /// Where the `data:` line begins.
-    data_line: usize,
+    data_line: u32,
 }
 
 impl Frame {
@@ -54,31 +70,56 @@ impl Frame {
     }
 
     fn new(kind: &str, position: Option<Position>, json: &str) -> Self {
-        let capacity =
-            kind.len() + position.as_ref().map_or(0, |text| text.len()) + json.len() + 24;
-        let mut text = String::with_capacity(capacity);
+        let event_size = "event: \n".len() + kind.len();
+        let id_size = position
+            .as_ref()
+            .map_or(0, |text| "id: \n".len() + text.len());
+        let block_size = id_size + "data: \n\n".len() + json.len();
+        // Each size takes 16 digits at most, and four bytes beside them and at the end.
+        let mut text = String::with_capacity(event_size + block_size + 2 * 20);
+        let at = |text: &String| u32::try_from(text.len()).expect("an event has bounds");
+
+        push_chunk_size(&mut text, event_size);
+        let event_line = at(&text)..at(&text) + event_size as u32;
         push_line(&mut text, "event: ", kind);
-        let id_line = text.len();
+        text.push_str(CHUNK_END);
+        let chunk = at(&text);
+        push_chunk_size(&mut text, block_size);
+        let block = at(&text);
         if let Some(position) = &position {
             push_line(&mut text, "id: ", position);
         }
-        let data_line = text.len();
+        let data_line = at(&text);
         push_line(&mut text, "data: ", json);
         text.push('\n');
+        debug_assert_eq!(text.len(), block as usize + block_size);
+        text.push_str(CHUNK_END);
         Self {
             bytes: text.into(),
             position,
-            id_line,
+            event_line,
+            chunk,
+            block,
             data_line,
         }
     }
 
-    /// The block as a live stream sends it.
-    pub fn block(&self, named: bool) -> Bytes {
-        self.bytes.slice(if named { 0 } else { self.id_line }..)
+    /// The block in chunks of HTTP/1.1.
+    pub fn chunks(&self, named: bool) -> &[u8] {
+        &self.bytes[if named { 0 } else { self.chunk as usize }..]
     }
 
-    /// The size on the wire in bytes, with its `event:` line.
+    /// The block as a body holds it: the `event:` line or nothing, and everything else.
+    pub fn parts(&self, named: bool) -> [Bytes; 2] {
+        let event_line = if named {
+            self.slice(self.event_line.clone())
+        } else {
+            Bytes::new()
+        };
+        [event_line, self.slice(self.block..self.block_end())]
+    }
+
+    /// The most that it takes on the wire, in bytes.
     pub fn size(&self) -> usize {
         self.bytes.len()
     }
@@ -97,17 +138,70 @@ impl Frame {
     pub fn replayed(&self, named: bool, position: Option<&str>) -> Bytes {
         let mut text = String::with_capacity(self.bytes.len() + 64);
         if named {
-            text.push_str(self.text(0..self.id_line));
+            text.push_str(self.text(self.event_line.clone()));
         }
         if let Some(position) = position {
             push_line(&mut text, "id: ", position);
         }
-        text.push_str(self.text(self.data_line..self.bytes.len()));
+        text.push_str(self.text(self.data_line..self.block_end()));
         text.into()
     }
 
-    fn text(&self, range: Range<usize>) -> &str {
-        std::str::from_utf8(&self.bytes[range]).expect("built from strings, cut at line ends")
+    fn block_end(&self) -> u32 {
+        (self.bytes.len() - CHUNK_END.len()) as u32
+    }
+
+    fn slice(&self, range: Range<u32>) -> Bytes {
+        self.bytes.slice(range.start as usize..range.end as usize)
+    }
+
+    fn text(&self, range: Range<u32>) -> &str {
+        let bytes = &self.bytes[range.start as usize..range.end as usize];
+        std::str::from_utf8(bytes).expect("built from strings, cut at line ends")
+    }
+}
+
+/// A block of the gateway's own, in a chunk of HTTP/1.1.
+#[derive(Clone, Debug)]
+pub struct Chunk {
+    bytes: Bytes,
+    block: Range<usize>,
+}
+
+impl Chunk {
+    /// A chunk of one block.
+    pub fn new(block: &[u8]) -> Self {
+        Self::build(block, "")
+    }
+
+    /// A chunk of one block, and the end of the body after it.
+    pub fn last(block: &[u8]) -> Self {
+        Self::build(block, BODY_END)
+    }
+
+    fn build(block: &[u8], end: &str) -> Self {
+        let mut size = String::new();
+        push_chunk_size(&mut size, block.len());
+        let begin = size.len();
+        let mut bytes = Vec::with_capacity(begin + block.len() + CHUNK_END.len() + end.len());
+        bytes.extend_from_slice(size.as_bytes());
+        bytes.extend_from_slice(block);
+        bytes.extend_from_slice(CHUNK_END.as_bytes());
+        bytes.extend_from_slice(end.as_bytes());
+        Self {
+            bytes: bytes.into(),
+            block: begin..begin + block.len(),
+        }
+    }
+
+    /// As a socket takes it.
+    pub fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    /// As a body holds it.
+    pub fn block(&self) -> Bytes {
+        self.bytes.slice(self.block.clone())
     }
 }
 
@@ -228,6 +322,10 @@ fn own(kind: &str, position: Option<&str>, retry: Option<Duration>, json: &str) 
     text.into()
 }
 
+fn push_chunk_size(text: &mut String, size: usize) {
+    write!(text, "{size:x}{CHUNK_END}").expect("a string takes all");
+}
+
 fn push_line(text: &mut String, field: &str, value: &str) {
     text.push_str(field);
     text.push_str(value);
@@ -255,11 +353,14 @@ mod tests {
     #[test]
     fn each_form_is_a_slice_of_one_buffer() {
         let frame = Frame::event(&event(), Some("1~5~1.00000000".into()));
-        assert_eq!(frame.block(false), format!("id: 1~5~1.00000000\n{DATA}"));
-        assert_eq!(
-            frame.block(true),
-            format!("event: k\nid: 1~5~1.00000000\n{DATA}")
-        );
+        let block = format!("id: 1~5~1.00000000\n{DATA}");
+        assert_eq!(frame.parts(false).concat(), block.as_bytes());
+        let named = format!("event: k\n{block}");
+        assert_eq!(frame.parts(true).concat(), named.as_bytes());
+        let chunk = format!("{:x}\r\n{block}\r\n", block.len());
+        assert_eq!(frame.chunks(false), chunk.as_bytes());
+        let chunks = format!("9\r\nevent: k\n\r\n{chunk}");
+        assert_eq!(frame.chunks(true), chunks.as_bytes());
         assert_eq!(frame.position().map(|text| &**text), Some("1~5~1.00000000"));
         assert_eq!(frame.replayed(false, Some("x")), format!("id: x\n{DATA}"));
         assert_eq!(frame.replayed(true, None), format!("event: k\n{DATA}"));
@@ -268,8 +369,17 @@ mod tests {
     #[test]
     fn without_a_position_there_is_no_id_line() {
         let frame = Frame::event(&event(), None);
-        assert_eq!(frame.block(false), DATA);
+        assert_eq!(frame.parts(false).concat(), DATA.as_bytes());
         assert_eq!(frame.position(), None);
         assert_eq!(beat(None), "event: tidings.beat\ndata: {}\n\n");
+    }
+
+    #[test]
+    fn a_chunk_holds_its_block_and_may_be_the_last() {
+        let chunk = Chunk::new(b"data: 0123456789\n\n");
+        assert_eq!(chunk.bytes(), b"12\r\ndata: 0123456789\n\n\r\n");
+        assert_eq!(chunk.block(), "data: 0123456789\n\n");
+        let last = Chunk::last(&chunk.block());
+        assert_eq!(last.bytes(), b"12\r\ndata: 0123456789\n\n\r\n0\r\n\r\n");
     }
 }

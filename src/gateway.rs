@@ -6,6 +6,7 @@ mod upkeep;
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
+use std::num::NonZero;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -22,13 +23,14 @@ use crate::http::accept::{self, Closing};
 use crate::http::ops::Ops;
 use crate::http::route::{App, Pages};
 use crate::http::{accept::Bounds as AcceptBounds, route};
-use crate::hub::shard::{Command, ShardHandle, Timing};
-use crate::hub::{Budget, Directory, Shard, Window};
+use crate::hub::shard::{Command, Timing};
+use crate::hub::{Budget, Directory, Shard, ShardHandle, Wakes, Window};
 use crate::memory::Memory;
 use crate::metrics::Metrics;
 use crate::postgres::migrate::MigrateError;
 use crate::postgres::{Bell, ConnectError, Database, Listener};
 use crate::relay::attach::Bounds;
+use crate::relay::pace::Pace;
 use crate::relay::{Look, Relay, Signals, Status, Turns};
 use relief::Relief;
 
@@ -60,6 +62,9 @@ pub enum StartError {
         /// Why.
         source: std::io::Error,
     },
+    /// The system gives no poller for sockets.
+    #[error("cannot wait for sockets; are descriptors used up?")]
+    Poller(#[source] std::io::Error),
     /// The address of the database is not usable.
     #[error(transparent)]
     Database(ConnectError),
@@ -75,7 +80,7 @@ pub enum StartError {
 pub struct Gateway {
     address: SocketAddr,
     ops_address: SocketAddr,
-    shard: ShardHandle,
+    shards: Vec<ShardHandle>,
     draining: Arc<AtomicBool>,
     drain: Duration,
     status: Arc<Status>,
@@ -124,9 +129,11 @@ impl Gateway {
             head_bytes: limits.head_bytes,
             write_timeout: limits.write_timeout,
             h2_streams: limits.h2_streams,
+            direct: config.direct.then(|| metrics.streams("direct")),
             spared: metrics.connections_spared.clone(),
         };
         let ops_bounds = AcceptBounds {
+            direct: None,
             connections: OPS_CONNECTIONS,
             ..bounds.clone()
         };
@@ -144,10 +151,23 @@ impl Gateway {
         let timing = Timing {
             heartbeat: limits.heartbeat,
             stream_age: limits.stream_age,
+            write_timeout: limits.write_timeout,
             queue_bytes: limits.queue_bytes,
         };
-        let (shard, handle) = Shard::new(timing, budget.clone(), metrics.clone());
-        tasks.spawn(shard.run());
+        let wakes = Arc::new(Wakes::default());
+        let mut shards = Vec::new();
+        // One for each core: more would only take turns.
+        for _ in 0..std::thread::available_parallelism().map_or(1, NonZero::get) {
+            let timing = timing.clone();
+            let shard = Shard::new(timing, budget.clone(), wakes.clone(), metrics.clone());
+            let (shard, handle) = shard.map_err(StartError::Poller)?;
+            tasks.spawn_blocking(move || shard.run());
+            shards.push(handle);
+        }
+        let waking = parts.clone();
+        tasks.spawn(async move {
+            waking.run_until_cancelled(wakes.run()).await;
+        });
         let window = Arc::new(Window::new(limits.window_bytes));
         let pool = database.pool(limits.pool_size, limits.pool_wait, limits.statement_timeout);
         let at_once = (limits.pool_size / 2).clamp(1, shares.turns);
@@ -172,8 +192,7 @@ impl Gateway {
             shares.page,
             bell.clone(),
             arrivals,
-            vec![handle.clone()],
-            config.limits.stream_queue_bytes,
+            Pace::new(shards.clone(), budget.clone(), limits.stream_queue_bytes),
             window.clone(),
             metrics.clone(),
             status.clone(),
@@ -191,7 +210,8 @@ impl Gateway {
         let signals = Signals::new(
             heard,
             config.channels.clone(),
-            vec![handle.clone()],
+            shards.clone(),
+            budget.clone(),
             metrics.clone(),
         );
         tasks.spawn(signals.run());
@@ -213,7 +233,7 @@ impl Gateway {
                 memory,
                 directory: directory.clone(),
                 window,
-                shard: handle.clone(),
+                shards: shards.clone(),
                 budget,
                 metrics: metrics.clone(),
             };
@@ -249,7 +269,7 @@ impl Gateway {
         Ok(Self {
             address: gateway_address,
             ops_address,
-            shard: handle,
+            shards,
             draining,
             drain: limits.drain,
             status,
@@ -294,8 +314,7 @@ impl Gateway {
         self.draining.store(true, Ordering::Relaxed);
         tokio::time::sleep(GRACE_MAX.min(self.drain / 10)).await;
         self.clients.graceful.cancel();
-        // The shard has gone only if it has failed, and then there is nobody to tell.
-        let _ = self.shard.send(Command::Drain(self.drain / 2)).await;
+        self.tell(|| Command::Drain(self.drain / 2)).await;
         let ended = tokio::time::timeout_at(deadline, self.doors.join_next()).await;
         if ended.is_err() {
             tracing::warn!("connections outlived the drain time and were cut");
@@ -303,14 +322,23 @@ impl Gateway {
         self.stop().await;
     }
 
+    /// Tells every shard.
+    async fn tell(&self, command: impl Fn() -> Command) {
+        for shard in &self.shards {
+            // It has gone only if it has failed, and then there is nobody to tell.
+            let _ = shard.send(command()).await;
+        }
+    }
+
     /// Ends at once; clients resume by their cursors.
     pub async fn stop(mut self) {
         self.clients.graceful.cancel();
         self.clients.hard.cancel();
+        self.tell(|| Command::Close).await;
         while self.doors.join_next().await.is_some() {}
         // Nobody is left who hears it; it frees what still waits.
-        let _ = self.shard.send(Command::EndAll(Bye::Drain)).await;
-        drop(self.shard);
+        self.tell(|| Command::EndAll(Bye::Drain)).await;
+        self.shards.clear();
         self.parts.cancel();
         self.operators.graceful.cancel();
         self.operators.hard.cancel();

@@ -50,6 +50,8 @@ pub struct Metrics {
     pub bell_to_hub: Histogram,
     /// From inserting an event (`created_at`) to handing it to the hub, by two clocks.
     pub insert_to_hub: Histogram,
+    /// From making a frame of few streams to writing it to the socket of one.
+    pub frame_wait: Histogram,
     replays: Family<Source, Counter>,
     resets: Family<Reason, Counter>,
     byes: Family<Reason, Counter>,
@@ -98,6 +100,7 @@ impl Metrics {
             rows_per_look: Histogram::new((0..14).map(|n| f64::from(1 << n))),
             bell_to_hub: seconds(),
             insert_to_hub: seconds(),
+            frame_wait: seconds(),
             replays: Family::default(),
             resets: Family::default(),
             byes: Family::default(),
@@ -153,6 +156,12 @@ impl Metrics {
             "From inserting an event to handing it to the hub",
             Unit::Seconds,
             self.insert_to_hub.clone(),
+        );
+        r.register_with_unit(
+            "frame_wait",
+            "From queueing an event of few streams to writing it to the socket of one",
+            Unit::Seconds,
+            self.frame_wait.clone(),
         );
         r.register("replays", "Replays by source", self.replays.clone());
         r.register(

@@ -84,6 +84,17 @@ pub struct ServeArgs {
     #[arg(help_heading = "Addresses")]
     pub(super) listen: String,
 
+    /// Whether the sockets of streams are written without hyper (on), which takes a tenth of the memory, or by it
+    /// (off)
+    #[arg(
+        long,
+        env = "TIDINGS_DIRECT",
+        default_value = "on",
+        value_name = "SWITCH"
+    )]
+    #[arg(help_heading = "Addresses")]
+    pub(super) direct: String,
+
     /// The address for health and metrics, which are nobody's business outside
     #[arg(
         long,

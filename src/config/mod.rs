@@ -47,6 +47,8 @@ pub struct Config {
     pub listen: SocketAddr,
     /// Where health and metrics are.
     pub ops_listen: SocketAddr,
+    /// Whether sockets of streams leave hyper.
+    pub direct: bool,
     /// The pages that may use the gateway.
     pub cors_origins: Origins,
     /// The proxies whose word about the client's address counts.
@@ -102,6 +104,7 @@ impl ServeArgs {
             channels: faults.take_all("TIDINGS_CHANNELS", ChannelRule::parse_all(&self.channels)),
             listen: faults.take("TIDINGS_LISTEN", address(&self.listen), unset),
             ops_listen: faults.take("TIDINGS_OPS_LISTEN", address(&self.ops_listen), unset),
+            direct: faults.take("TIDINGS_DIRECT", switch(&self.direct), true),
             trusted_proxies: faults
                 .take_all("TIDINGS_TRUSTED_PROXIES", networks(&self.trusted_proxies)),
             auth: read_tokens(self.tokens, origins.clone(), &mut faults),
@@ -281,6 +284,14 @@ fn migrate(text: &str) -> Result<MigrateMode, String> {
         "check" => Ok(MigrateMode::Check),
         "off" => Ok(MigrateMode::Off),
         _ => Err("it is auto, check or off".into()),
+    }
+}
+
+fn switch(text: &str) -> Result<bool, String> {
+    match text.trim() {
+        "on" => Ok(true),
+        "off" => Ok(false),
+        _ => Err("it is on or off".into()),
     }
 }
 

@@ -83,9 +83,11 @@ fn what_is_given_is_taken() {
         "--tenants=required",
         "--cookie=session",
         "--jwt-algorithm=HS256",
+        "--direct=off",
     ])
     .unwrap();
     assert_eq!(config.listen.to_string(), "[::]:80");
+    assert!(!config.direct);
     assert!(config.cors_origins.allow("https://b.test"));
     assert!(config.auth.origins.allow("https://a.test"));
     let proxies: Vec<_> = config

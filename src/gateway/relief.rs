@@ -11,8 +11,8 @@ use std::time::{Duration, Instant};
 
 use tokio_util::sync::CancellationToken;
 
-use crate::hub::shard::{Command, ShardHandle};
-use crate::hub::{Budget, Directory, Window};
+use crate::hub::shard::Command;
+use crate::hub::{Budget, Directory, ShardHandle, Window};
 use crate::memory::Memory;
 use crate::metrics::Metrics;
 
@@ -44,7 +44,7 @@ pub(super) struct Relief {
     pub(super) memory: Memory,
     pub(super) directory: Arc<Directory>,
     pub(super) window: Arc<Window>,
-    pub(super) shard: ShardHandle,
+    pub(super) shards: Vec<ShardHandle>,
     pub(super) budget: Arc<Budget>,
     pub(super) metrics: Arc<Metrics>,
 }
@@ -104,8 +104,10 @@ impl Relief {
     /// how many were cut.
     async fn shed(&self) -> usize {
         let most = (self.budget.used() / 2).max(self.memory.bytes() / NEXT_TO_NOTHING);
-        // The shard has gone only when the gateway ends.
-        let _ = self.shard.send(Command::Shed(most)).await;
+        for shard in &self.shards {
+            // It has gone only when the gateway ends.
+            let _ = shard.send(Command::Shed(most, PATIENCE)).await;
+        }
         let cut = self.directory.cut_longest(PATIENCE);
         self.metrics.streams_cut.inc_by(cut as u64);
         cut

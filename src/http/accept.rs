@@ -20,14 +20,16 @@ use hyper::service::service_fn;
 use hyper::{Request, Response};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::gauge::Gauge;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::body::Body;
+use super::body::{Body, Counted};
 use super::io::{Io, Version};
 use super::places::{Answering, Place, Places};
+use super::takeover::{self, End, Exit};
 
 /// A pause after the listener could not accept, which means that descriptors have run out.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -81,6 +83,8 @@ pub struct Bounds {
     pub write_timeout: Duration,
     /// Streams of one HTTP/2 connection.
     pub h2_streams: u32,
+    /// The gauge of streams that leave hyper, if they do.
+    pub direct: Option<Gauge>,
     /// Counts the connections that were closed for a newcomer.
     pub spared: Counter,
 }
@@ -190,8 +194,13 @@ impl<H: Handler> Connection<H> {
         }
     }
 
-    async fn one(self, io: Io) -> hyper::Result<()> {
-        let answers = Answers::new(self.handler, self.peer, self.place);
+    async fn one(self, mut io: Io) -> hyper::Result<()> {
+        let mut answers = Answers::new(self.handler, self.peer, self.place);
+        let exit = Exit::default();
+        if self.bounds.direct.is_some() {
+            io.set_exit(exit.clone());
+            answers.exit = Some(exit.clone());
+        }
         let service = service_fn(|request| answers.answer(request));
         let mut builder = hyper::server::conn::http1::Builder::new();
         builder
@@ -200,12 +209,24 @@ impl<H: Handler> Connection<H> {
             .max_buf_size(self.bounds.head_bytes)
             .writev(true);
         let connection = builder.serve_connection(TokioIo::new(io), service);
-        let mut connection = std::pin::pin!(connection);
-        tokio::select! {
-            result = &mut connection => return result,
-            () = self.closing.graceful.cancelled() => connection.as_mut().graceful_shutdown(),
+        let graceful = self.closing.graceful.cancelled();
+        match takeover::run(connection, &exit, graceful).await {
+            End::Over(result) => result,
+            End::Left(socket, departure) => {
+                let counted = self.bounds.direct.clone().map(Counted::new);
+                let keep = (
+                    departure.seat,
+                    counted,
+                    answers.place.answering(),
+                    self.tasks.token(),
+                );
+                match socket.into_std() {
+                    Ok(socket) => departure.live.onto(socket, Box::new(keep)).await,
+                    Err(error) => tracing::warn!(%error, "a stream's socket is lost"),
+                }
+                Ok(())
+            }
         }
-        connection.await
     }
 
     async fn two(self, io: Io) -> hyper::Result<()> {
@@ -244,6 +265,8 @@ struct Answers<H> {
     handler: Arc<H>,
     peer: SocketAddr,
     place: Arc<Place>,
+    /// How a stream leaves its connection.
+    exit: Option<Exit>,
 }
 
 impl<H: Handler> Answers<H> {
@@ -252,6 +275,7 @@ impl<H: Handler> Answers<H> {
             handler,
             peer,
             place,
+            exit: None,
         }
     }
 
@@ -261,6 +285,10 @@ impl<H: Handler> Answers<H> {
     ) -> impl Future<Output = Result<Response<Open>, Infallible>> + use<H> {
         let (handler, peer) = (self.handler.clone(), self.peer);
         let answering = self.place.answering();
+        let exit = self.exit.clone();
+        if let Some(exit) = exit.filter(|_| takeover::is_possible(&request)) {
+            request.extensions_mut().insert(exit);
+        }
         async move {
             request.extensions_mut().insert(CUT.with(Clone::clone));
             let response = handler.handle(peer, request).await;

@@ -9,6 +9,7 @@ use http_body_util::Full;
 use hyper::body::{Body as HttpBody, Frame, SizeHint};
 use prometheus_client::metrics::gauge::Gauge;
 
+use super::takeover::{Departure, Exit};
 use crate::hub::{Seat, Watched};
 use crate::relay::Feed;
 use crate::relay::turn::Room;
@@ -56,41 +57,72 @@ pub struct Events {
     feed: Feed,
     /// What is left of a block.
     rest: Bytes,
-    seat: Seat,
-    open: Gauge,
+    watched: Watched,
+    /// How its connection leaves hyper, if it can.
+    exit: Option<Exit>,
+    /// Whoever writes the stream has it.
+    taken: Option<(Seat, Counted)>,
+}
+
+/// A stream in the gauge of its kind, until it is dropped.
+pub(super) struct Counted(Gauge);
+
+impl Counted {
+    pub(super) fn new(open: Gauge) -> Self {
+        open.inc();
+        Self(open)
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
 }
 
 impl Events {
-    /// Counts the stream as open until it is dropped.
-    pub(crate) fn new(feed: Feed, seat: Seat, open: Gauge) -> Self {
-        open.inc();
+    /// A stream that hyper writes, and leaves by `exit` when it is live. It is counted as open until it is dropped.
+    pub(super) fn new(
+        feed: Feed,
+        seat: Seat,
+        watched: Watched,
+        open: Gauge,
+        exit: Option<Exit>,
+    ) -> Self {
         Self {
             feed,
             rest: Bytes::new(),
-            seat,
-            open,
+            watched,
+            exit,
+            taken: Some((seat, Counted::new(open))),
         }
     }
 
     fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Bytes>> {
+        if self.taken.is_none() {
+            // It has left, and its connection will see that.
+            return Poll::Pending;
+        }
         if self.rest.is_empty() {
+            if let Some(exit) = &self.exit
+                && let Some(live) = self.feed.leave()
+            {
+                let (seat, _) = self.taken.take().expect("a stream leaves once");
+                exit.offer(Departure { live, seat });
+                self.watched.asked(true);
+                return Poll::Pending;
+            }
             match self.feed.poll_next(cx) {
                 Poll::Ready(Some(block)) => self.rest = block,
                 end_or_pending => {
-                    self.seat.watched.asked(false);
+                    self.watched.asked(false);
                     return end_or_pending;
                 }
             }
         }
-        self.seat.watched.asked(true);
+        self.watched.asked(true);
         let slice = self.rest.split_to(self.rest.len().min(SLICE_BYTES));
         Poll::Ready(Some(slice))
-    }
-}
-
-impl Drop for Events {
-    fn drop(&mut self) {
-        self.open.dec();
     }
 }
 

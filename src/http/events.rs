@@ -11,13 +11,14 @@ use bytes::Bytes;
 use http_body_util::Full;
 use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
 use hyper::http::request::Parts;
-use hyper::{Method, Response};
+use hyper::{Method, Response, Version};
 use jiff::Timestamp;
 
 use super::body::{Body, Events};
 use super::problem::{Problem, common_headers};
 use super::query::Query;
 use super::route::App;
+use super::takeover::Exit;
 use super::{accept, address, presented};
 use crate::auth::{Identity, Refusal};
 use crate::frame::Bye;
@@ -51,8 +52,7 @@ pub(crate) fn events(
         return Ok(stream(Body::Full(Full::default())));
     }
     let (guest, label) = guest(app, peer, request, &identity);
-    let cut = accept::cut(request);
-    let Ok(seat) = app.directory.take(guest.clone(), cut) else {
+    let Ok(seat) = app.directory.take(guest.clone()) else {
         let bye = Feed::bye(&app.relay, Bye::Overload, &since);
         return Ok(stream(Body::Full(Full::new(bye))));
     };
@@ -68,8 +68,16 @@ pub(crate) fn events(
             label,
         },
     );
+    let watched = app.directory.watch(accept::cut(request));
     let open = app.metrics.streams("hyper");
-    Ok(stream(Body::Events(Events::new(feed, seat, open))))
+    let events = Events::new(feed, seat, watched, open, Exit::of(request));
+    let mut response = stream(Body::Events(events));
+    if request.version == Version::HTTP_11 {
+        // Whoever writes it, the connection carries nothing after it.
+        let headers = response.headers_mut();
+        headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+    }
+    Ok(response)
 }
 
 /// Who asks, as limits count it, and as logs call it.

@@ -11,8 +11,13 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep};
 
+use super::takeover::{Departure, Exit};
+
 /// How every HTTP/2 connection begins.
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+/// Room for what is read at first: most heads fit, and then one read is enough.
+const FIRST_BYTES: usize = 1024;
 
 /// Which HTTP a client speaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,23 +28,25 @@ pub(crate) enum Version {
     Two,
 }
 
-/// The socket.
-pub(crate) struct Io {
-    stream: TcpStream,
+/// The socket, or whatever stands for one.
+pub(super) struct Io<T = TcpStream, D = Departure> {
+    stream: T,
     /// What was read before hyper came; handed out first.
     begun: Bytes,
     write_timeout: Duration,
     /// Runs while a write waits for the peer; boxed, because most sockets never have one.
     stalled: Option<Pin<Box<Sleep>>>,
+    /// Learns that all that hyper had to write has been written.
+    exit: Option<Exit<D>>,
 }
 
-impl Io {
-    /// Reads just enough to tell the version.
+impl<T: AsyncRead + AsyncWrite + Unpin, D> Io<T, D> {
+    /// Reads until the version is known, which is once unless a client sends it in pieces.
     pub(crate) async fn detect(
-        mut stream: TcpStream,
+        mut stream: T,
         write_timeout: Duration,
     ) -> io::Result<(Self, Version)> {
-        let mut begun = BytesMut::with_capacity(PREFACE.len());
+        let mut begun = BytesMut::with_capacity(FIRST_BYTES);
         let version = loop {
             if stream.read_buf(&mut begun).await? == 0 {
                 return Err(io::ErrorKind::UnexpectedEof.into());
@@ -57,16 +64,27 @@ impl Io {
             begun: begun.freeze(),
             write_timeout,
             stalled: None,
+            exit: None,
         };
         Ok((io, version))
     }
 
+    /// Tells the exit from now on when all has been written.
+    pub(super) fn set_exit(&mut self, exit: Exit<D>) {
+        self.exit = Some(exit);
+    }
+
+    /// The socket alone, when all has been written.
+    pub(super) fn into_socket(self) -> T {
+        self.stream
+    }
+
     /// Bounds how long a pending write may stay pending.
-    fn progress<T>(
+    fn progress<R>(
         &mut self,
         cx: &mut Context<'_>,
-        written: Poll<io::Result<T>>,
-    ) -> Poll<io::Result<T>> {
+        written: Poll<io::Result<R>>,
+    ) -> Poll<io::Result<R>> {
         if written.is_ready() {
             self.stalled = None;
             return written;
@@ -82,7 +100,7 @@ impl Io {
     }
 }
 
-impl AsyncRead for Io {
+impl<T: AsyncRead + Unpin, D> AsyncRead for Io<T, D> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -101,7 +119,7 @@ impl AsyncRead for Io {
     }
 }
 
-impl AsyncWrite for Io {
+impl<T: AsyncRead + AsyncWrite + Unpin, D> AsyncWrite for Io<T, D> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -125,7 +143,11 @@ impl AsyncWrite for Io {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
+        let flushed = Pin::new(&mut self.stream).poll_flush(cx);
+        if let (Poll::Ready(Ok(())), Some(exit)) = (&flushed, &self.exit) {
+            exit.flushed();
+        }
+        flushed
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

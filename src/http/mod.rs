@@ -15,4 +15,5 @@ mod query;
 mod read_body;
 pub mod route;
 pub mod sync;
+mod takeover;
 pub mod tickets;

@@ -56,8 +56,6 @@ struct Vital {
 pub struct Seat {
     directory: Arc<Directory>,
     guest: Guest,
-    /// By which it is found when its client does not read.
-    pub watched: Watched,
 }
 
 /// A response whose client is watched until this is dropped.
@@ -84,9 +82,8 @@ impl Directory {
         })
     }
 
-    /// Takes a seat, or tells which limit forbids it. Open streams are never cut for new ones; `cut`
-    /// ends the stream when its client does not read.
-    pub fn take(self: &Arc<Self>, guest: Guest, cut: CancellationToken) -> Result<Seat, Full> {
+    /// Takes a seat, or tells which limit forbids it. Open streams are never cut for new ones.
+    pub fn take(self: &Arc<Self>, guest: Guest) -> Result<Seat, Full> {
         if self.is_closed() {
             return Err(Full::Gateway);
         }
@@ -110,11 +107,10 @@ impl Directory {
         Ok(Seat {
             directory: self.clone(),
             guest,
-            watched: self.watch(cut),
         })
     }
 
-    /// Watches a response that takes no seat; `cut` ends it when its client does not read.
+    /// Watches a response; `cut` ends it when its client does not read.
     pub fn watch(self: &Arc<Self>, cut: CancellationToken) -> Watched {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         let vital = Arc::new(Vital {
@@ -209,7 +205,7 @@ mod tests {
     use super::*;
 
     fn take(directory: &Arc<Directory>, guest: &Guest) -> Result<Seat, Full> {
-        directory.take(guest.clone(), CancellationToken::new())
+        directory.take(guest.clone())
     }
 
     #[test]
@@ -231,21 +227,21 @@ mod tests {
     fn nothing_is_kept_of_those_who_left() {
         let directory = Directory::new(10, 2, 1);
         drop(take(&directory, &Guest::User("42".into())).expect("a seat"));
+        drop(directory.watch(CancellationToken::new()));
         assert!(directory.guests.is_empty() && directory.watched.is_empty());
     }
 
     #[test]
     fn who_takes_nothing_is_cut_and_who_waits_for_the_stream_is_not() {
         let directory = Directory::new(10, 10, 1);
-        let user = Guest::User("42".into());
-        let [deaf, waiting] = [(); 2].map(|()| take(&directory, &user).expect("a seat"));
-        waiting.watched.asked(true);
-        waiting.watched.asked(false);
+        let [deaf, waiting] = [(); 2].map(|()| directory.watch(CancellationToken::new()));
+        waiting.asked(true);
+        waiting.asked(false);
         assert_eq!(directory.cut_stalled(Duration::from_secs(60)), 0);
         while directory.cut_stalled(Duration::ZERO) == 0 {
             std::thread::yield_now();
         }
-        assert!(deaf.watched.vital.cut.is_cancelled());
-        assert!(!waiting.watched.vital.cut.is_cancelled());
+        assert!(deaf.vital.cut.is_cancelled());
+        assert!(!waiting.vital.cut.is_cancelled());
     }
 }

@@ -5,15 +5,24 @@
 //! [`outbox`]es in one fixed order and wakes their writers; the [`Directory`] holds who is here.
 
 pub mod attempt;
+pub mod direct;
 pub mod directory;
+pub mod inbox;
 pub mod outbox;
+mod queue;
+pub mod queued;
 pub mod shard;
+mod stream;
 mod topics;
+pub mod wakes;
 mod wheel;
 pub mod window;
 
 pub use attempt::{Attempt, Tried};
 pub use directory::{Directory, Full, Seat, Watched};
-pub use outbox::{Budget, Outbox, Outlet};
-pub use shard::{Command, Join, Shard, ShardHandle, Timing};
+pub use inbox::ShardHandle;
+pub use outbox::{Outbox, Outlet};
+pub use queued::{Budget, Queued};
+pub use shard::{Command, Join, Shard, Timing};
+pub use wakes::Wakes;
 pub use window::{Missed, Window};

@@ -1,42 +1,46 @@
-//! A shard: one loop that owns a part of the streams and is the only one to append to them.
+//! A shard: one loop, on a thread of its own, that owns a part of the streams and is the only one to append to
+//! them.
 //!
 //! Looks, joins and ends arrive through one ordered, bounded inbox, and that order is the lock: a
 //! stream joins its topics between two looks, never within one. A frame is appended to every one
 //! of its streams before the next of another topic is taken, because its position claims every earlier
-//! event of its look; only *waking* the writers is sliced, and those of a frame with few streams
-//! come before those of a frame with many.
+//! event of its look; only *writing* is sliced, and streams for which there is a frame of few streams
+//! come before those for which there is one of many. Direct streams are written here ([`sockets`]); writers of
+//! the others are woken ([`Wakes`]).
+
+mod clock;
+mod sockets;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::task::Waker;
 use std::time::{Duration, Instant};
 
+use mio::{Events, Poll, Token};
 use slab::Slab;
-use tokio::sync::mpsc;
 
+use self::sockets::Sockets;
 use super::attempt::Attempt;
-use super::outbox::{Appended, Budget, Outbox, Queued};
-use super::topics::{Place, Topics};
+use super::direct::{Direct, Leaving, Ready};
+use super::inbox::{Inbox, Next, ShardHandle, inbox};
+use super::outbox::{Key, Outbox};
+use super::queue::{Beat, Taken};
+use super::queued::{Budget, Queued};
+use super::stream::{Record, Sink, Then};
+use super::topics::Topics;
+use super::wakes::Wakes;
 use super::wheel::{TICK, Wheel};
-use crate::frame::{self, Bye, Frame, Position};
+use crate::frame::{Bye, Position};
 use crate::metrics::Metrics;
 use crate::topic::Topic;
 
-/// Commands that may wait in a shard's inbox: joins of a reconnect storm arrive in bursts.
-const INBOX: usize = 1024;
-
-/// A frame for at most this many streams is narrow, and its writers are woken first.
+/// A frame for at most this many streams is narrow, and written first.
 const NARROW: usize = 16;
 
-/// How many writers of each kind are woken before the inbox is looked at again.
-const WAKE_NARROW: usize = 256;
-const WAKE_WIDE: usize = 64;
+/// How many commands are taken before something is written: those that wait together leave together.
+const COMMANDS: usize = 64;
 
-/// How long a look may keep silence: streams that have nothing to say of where they are beat all the same.
-const SILENCE: Duration = Duration::from_secs(2);
-
-/// How often it is told, at most, that streams were too slow.
-const TELL_EVERY: Duration = Duration::from_secs(1);
+/// The token by which the inbox wakes the poller; streams have their numbers, which are less.
+const INBOX: Token = Token(usize::MAX);
 
 /// When the shard speaks or ends of its own accord, and how much may wait.
 #[derive(Clone, Debug)]
@@ -45,6 +49,8 @@ pub struct Timing {
     pub heartbeat: Duration,
     /// The age at which streams are asked to reconnect, so that they spread after scaling out.
     pub stream_age: Option<Duration>,
+    /// How long a socket may take nothing while something waits for it.
+    pub write_timeout: Duration,
     /// The bytes of all waiting frames beyond which the streams furthest behind are ended.
     pub queue_bytes: usize,
 }
@@ -65,141 +71,167 @@ pub struct Join {
 pub enum Command {
     /// A stream joins after everything that was sent before.
     Join(Join),
+    /// A stream has left hyper: from now on the shard writes it.
+    Direct(Leaving),
     /// The next frames of a look, each with the topic whose streams get it.
-    Frames(Arc<[(Topic, Frame)]>, Attempt),
-    /// Messages that are not part of the log: only live streams get them.
-    Signal(Topic, Frame),
+    Frames(Arc<[(Topic, Arc<Queued>)]>, Attempt),
+    /// A message that is not part of the log: only live streams get it.
+    Signal(Topic, Arc<Queued>),
     /// A look is through; this is the position of everyone who has read all that was sent.
     Through(Option<Position>),
-    /// The streams furthest behind end until no more than so many bytes wait.
-    Shed(usize),
+    /// The streams furthest behind end until no more than so many bytes wait, and half of those direct streams are
+    /// cut that have taken nothing for so long.
+    Shed(usize, Duration),
     /// Every stream ends now.
     EndAll(Bye),
     /// Every stream ends within this time, spread evenly, and so does whoever joins later.
     Drain(Duration),
+    /// The sockets of direct streams close, and so does that of whoever still leaves hyper.
+    Close,
 }
 
-/// The way to tell a shard.
-pub type ShardHandle = mpsc::Sender<Command>;
-
-struct Record {
-    outbox: Outbox,
-    places: Box<[Place]>,
-    generation: u32,
-    next_beat: Instant,
-    ends: Option<(Instant, Bye)>,
-    /// When its entry in the wheel is due; other entries of it are stale.
-    due: Instant,
-    label: Arc<str>,
+/// A stream that has ended, and is charged with what it still sends.
+enum Ended {
+    Outbox(Outbox),
+    Direct(Key),
 }
 
 /// The loop and what it owns.
 pub struct Shard {
-    inbox: mpsc::Receiver<Command>,
+    inbox: Inbox,
     streams: Slab<Record>,
     topics: Topics,
     wheel: Wheel,
+    sockets: Sockets,
+    wakes: Arc<Wakes>,
     timing: Timing,
     budget: Arc<Budget>,
     metrics: Arc<Metrics>,
     /// The beat at the position of the last whole look, or since when one is under way.
-    beat: Result<(bytes::Bytes, Option<Position>), Instant>,
-    narrow: VecDeque<Waker>,
-    wide: VecDeque<Waker>,
-    /// Counts frames; see [`Queued::number`].
-    frames: u64,
+    beat: Result<Arc<Beat>, Instant>,
     generations: u32,
     drain_by: Option<Instant>,
-    /// Streams that have ended, and are charged with what they still send.
-    leaving: VecDeque<Outbox>,
+    leaving: VecDeque<Ended>,
     /// How many streams were too slow since that was last told, and the label of one of them.
     slow: Option<(usize, Arc<str>)>,
     tell_slow_at: Instant,
 }
 
 impl Shard {
-    /// A shard without streams, and the way to tell it.
-    pub fn new(timing: Timing, budget: Arc<Budget>, metrics: Arc<Metrics>) -> (Self, ShardHandle) {
-        let (handle, inbox) = mpsc::channel(INBOX);
+    /// A shard without streams, and the way to tell it. An error says that the system gives no poller.
+    pub fn new(
+        timing: Timing,
+        budget: Arc<Budget>,
+        wakes: Arc<Wakes>,
+        metrics: Arc<Metrics>,
+    ) -> std::io::Result<(Self, ShardHandle)> {
+        let poll = Poll::new()?;
+        let (handle, inbox) = inbox(&poll, INBOX)?;
         let shard = Self {
             inbox,
             streams: Slab::new(),
             topics: Topics::default(),
             wheel: Wheel::new(Instant::now()),
+            sockets: Sockets::new(poll),
+            wakes,
             timing,
             budget,
             metrics,
             beat: Err(Instant::now()),
-            narrow: VecDeque::new(),
-            wide: VecDeque::new(),
-            frames: 0,
             generations: 0,
             drain_by: None,
             leaving: VecDeque::new(),
             slow: None,
             tell_slow_at: Instant::now(),
         };
-        (shard, handle)
+        Ok((shard, handle))
     }
 
-    /// Runs until every handle is gone.
-    pub async fn run(mut self) {
-        let mut tick = tokio::time::interval(TICK);
-        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    /// Runs until every handle is gone; takes the thread for itself.
+    pub fn run(mut self) {
+        let mut events = Events::with_capacity(1024);
+        let mut tick = Instant::now();
         loop {
-            tokio::select! {
-                biased;
-                _ = tick.tick() => self.turn(Instant::now()),
-                command = self.inbox.recv() => match command {
-                    Some(command) => self.take(command),
-                    None => return,
-                },
-                () = std::future::ready(()), if self.wakes_wait() => {}
+            let mut more = true;
+            for _ in 0..COMMANDS {
+                match self.inbox.next() {
+                    Next::Command(command) => self.take(command),
+                    Next::Nothing => {
+                        more = false;
+                        break;
+                    }
+                    Next::Over => return,
+                }
             }
-            self.wake_some();
-            if self.wakes_wait() {
-                // Those who were woken write now, before more are woken.
-                tokio::task::yield_now().await;
+            let now = Instant::now();
+            if now >= tick {
+                tick = now + TICK;
+                self.turn(now);
             }
+            self.write_some();
+            // Sleeps only when nothing can be done.
+            let idle = !more && !self.sockets.is_ready() && self.inbox.doze();
+            let patience = match idle {
+                true => tick.saturating_duration_since(Instant::now()),
+                false => Duration::ZERO,
+            };
+            self.await_events(&mut events, patience);
+            self.inbox.rouse();
         }
     }
 
     fn take(&mut self, command: Command) {
         match command {
             Command::Join(join) => self.join(join),
+            Command::Direct(leaving) => self.take_over(leaving),
             Command::Frames(frames, attempt) => {
                 if self.beat.is_ok() {
                     self.beat = Err(Instant::now());
                 }
                 // Those of one topic in a row go to each of its streams at once.
                 for run in frames.chunk_by(|(one, _), (next, _)| one == next) {
-                    self.append(run, |outbox, queued| outbox.append(queued, &attempt));
+                    let append = |sink: &mut Sink, queued: &[_]| sink.append(queued, &attempt);
+                    match run {
+                        [(topic, queued)] => {
+                            self.append(topic, std::slice::from_ref(queued), append);
+                        }
+                        run => {
+                            let queued: Vec<_> =
+                                run.iter().map(|(_, frame)| frame.clone()).collect();
+                            self.append(&run[0].0, &queued, append);
+                        }
+                    }
                 }
+                drop(frames);
                 self.shed(self.timing.queue_bytes);
             }
-            Command::Signal(topic, frame) => {
-                self.append(&[(topic, frame)], |outbox, queued| {
-                    outbox.append_signal(&queued[0])
+            Command::Signal(topic, queued) => {
+                self.append(&topic, &[queued], |sink, queued| {
+                    sink.append_signal(&queued[0])
                 });
             }
-            Command::Through(position) => {
-                self.beat = Ok((frame::beat(position.as_deref()), position));
+            Command::Through(position) => self.beat = Ok(Beat::new(position)),
+            Command::Shed(most, patience) => {
+                self.shed(most);
+                self.cut_longest(patience);
             }
-            Command::Shed(most) => self.shed(most),
             Command::EndAll(reason) => {
-                let all: Vec<u32> = self.streams.iter().map(|(key, _)| key as u32).collect();
-                for stream in all {
+                for stream in self.all() {
                     self.end(stream, reason);
                 }
             }
             Command::Drain(over) => {
                 self.drain_by = Some(Instant::now() + over);
-                let all: Vec<u32> = self.streams.iter().map(|(key, _)| key as u32).collect();
-                for stream in all {
+                for stream in self.all() {
                     self.end_by_drain(stream);
                 }
             }
+            Command::Close => self.close(),
         }
+    }
+
+    fn all(&self) -> Vec<u32> {
+        self.streams.iter().map(|(key, _)| key as u32).collect()
     }
 
     fn join(&mut self, join: Join) {
@@ -207,7 +239,6 @@ impl Shard {
             return;
         }
         let now = Instant::now();
-        self.generations = self.generations.wrapping_add(1);
         let age = self
             .timing
             .stream_age
@@ -217,55 +248,61 @@ impl Shard {
             .into_iter()
             .flatten()
             .min_by_key(|(at, _)| *at);
-        let stream = self.streams.vacant_key() as u32;
+        let key = self.next_key();
+        join.outbox.joined(key);
         self.streams.insert(Record {
-            places: self.topics.join(stream, &join.topics),
-            outbox: join.outbox,
-            generation: self.generations,
+            places: self.topics.join(key.stream, &join.topics),
+            sink: Sink::Outbox(join.outbox),
+            generation: key.generation,
             next_beat: now + jitter(self.timing.heartbeat),
             ends,
             due: now,
             label: join.label,
         });
-        self.schedule(stream);
-        self.end_by_drain(stream);
+        self.schedule(key.stream);
+        self.end_by_drain(key.stream);
+    }
+
+    /// By what the next stream will be known.
+    fn next_key(&mut self) -> Key {
+        self.generations = self.generations.wrapping_add(1);
+        Key {
+            stream: self.streams.vacant_key() as u32,
+            generation: self.generations,
+        }
     }
 
     /// Appends frames of one topic to all of its streams, to each in turn.
     fn append(
         &mut self,
-        frames: &[(Topic, Frame)],
-        append: impl Fn(&Outbox, &[Arc<Queued>]) -> Appended,
+        topic: &Topic,
+        frames: &[Arc<Queued>],
+        append: impl Fn(&mut Sink, &[Arc<Queued>]) -> (Taken, Then),
     ) {
-        let first = self.frames + 1;
-        self.frames += frames.len() as u64;
-        let members = self.topics.of(&frames[0].0);
+        let members = self.topics.of(topic);
         let count = members.len();
-        if count == 0 {
-            return;
-        }
-        let queue = |((_, frame), number): (&(Topic, Frame), u64)| {
-            Queued::new(frame.clone(), number, self.budget.clone())
-        };
-        let queued: Vec<_> = frames.iter().zip(first..).map(queue).collect();
         let ready = if count <= NARROW {
-            &mut self.narrow
+            Ready::Narrow
         } else {
-            &mut self.wide
+            Ready::Wide
         };
-        let (mut sent, mut full, mut gone) = (0, Vec::new(), Vec::new());
+        let (mut sent, mut full, mut gone, mut writers) = (0, Vec::new(), Vec::new(), Vec::new());
         for stream in members {
-            let record = &self.streams[stream as usize];
-            match append(&record.outbox, &queued) {
-                Appended::Waits(waker) => {
-                    sent += frames.len() as u64;
-                    ready.extend(waker);
-                }
-                Appended::Full => full.push(stream),
-                Appended::Refused if record.outbox.is_closed() => gone.push(stream),
-                Appended::Refused => {}
+            let record = &mut self.streams[stream as usize];
+            let (taken, then) = append(&mut record.sink, frames);
+            match taken {
+                Taken::All => sent += frames.len() as u64,
+                Taken::Full => full.push(stream),
+                Taken::None if record.sink.is_closed() => gone.push(stream),
+                Taken::None => {}
+            }
+            match (then, &mut record.sink) {
+                (Then::Write, Sink::Direct(direct)) => self.sockets.ready(stream, direct, ready),
+                (Then::Wake(writer), _) => writers.push(writer),
+                _ => {}
             }
         }
+        self.wakes.add(ready == Ready::Narrow, writers);
         self.metrics.frames_out.inc_by(sent);
         for stream in full {
             self.end_slow(stream);
@@ -279,9 +316,12 @@ impl Shard {
     fn shed(&mut self, most: usize) {
         // Those that have ended come first: their good-byes say what they have not been sent.
         while self.budget.used() > most
-            && let Some(outbox) = self.leaving.pop_front()
+            && let Some(ended) = self.leaving.pop_front()
         {
-            outbox.break_off();
+            match ended {
+                Ended::Outbox(outbox) => outbox.break_off(),
+                Ended::Direct(key) => self.break_off(key),
+            }
         }
         if self.budget.used() <= most {
             return;
@@ -289,81 +329,24 @@ impl Shard {
         let mut behind: Vec<(u64, u32)> = self
             .streams
             .iter()
-            .filter_map(|(key, record)| Some((record.outbox.oldest()?, key as u32)))
+            .filter_map(|(key, record)| Some((record.sink.oldest()?, key as u32)))
             .collect();
         behind.sort_unstable();
         for (_, stream) in behind {
             if self.budget.used() <= most {
                 return;
             }
-            let outbox = self.streams[stream as usize].outbox.clone();
             self.end_slow(stream);
-            // What it is in the middle of may be all that it held.
-            if self.budget.used() > most {
-                outbox.break_off();
-            }
-        }
-    }
-
-    /// Beats and ends that have come due.
-    fn turn(&mut self, now: Instant) {
-        self.tell_slow(now);
-        self.leaving.retain(|outbox| outbox.oldest().is_some());
-        let silent = frame::beat(None);
-        for (stream, generation) in self.wheel.advance(now) {
-            let Some(record) = self.streams.get_mut(stream as usize) else {
-                continue;
-            };
-            if record.generation != generation || record.due > now {
-                continue;
-            }
-            if record.outbox.is_closed() {
-                self.remove(stream);
-                continue;
-            }
-            if let Some((at, reason)) = record.ends
-                && at <= now
+            // What it is in the middle of may be all that it held, and it is the last to have ended.
+            if self.budget.used() > most
+                && let Some(ended) = self.leaving.pop_back()
             {
-                self.end(stream, reason);
-                continue;
-            }
-            let beat = match &self.beat {
-                Ok((block, position)) => Some((block, position.as_ref())),
-                Err(since) if now.saturating_duration_since(*since) > SILENCE => {
-                    Some((&silent, None))
+                match ended {
+                    Ended::Outbox(outbox) => outbox.break_off(),
+                    Ended::Direct(key) => self.break_off(key),
                 }
-                // Within a look there is no whole position to beat at; soon there will be.
-                Err(_) => None,
-            };
-            if let Some((block, position)) = beat {
-                record.next_beat = now + jitter(self.timing.heartbeat);
-                self.narrow.extend(record.outbox.beat(block, position));
-            } else {
-                record.next_beat = now + TICK;
             }
-            self.schedule(stream);
         }
-    }
-
-    fn schedule(&mut self, stream: u32) {
-        let record = &mut self.streams[stream as usize];
-        record.due = match record.ends {
-            Some((at, _)) => at.min(record.next_beat),
-            None => record.next_beat,
-        };
-        self.wheel.enter(record.due, stream, record.generation);
-    }
-
-    /// While draining, gives the stream a random moment of what is left of the time.
-    fn end_by_drain(&mut self, stream: u32) {
-        let Some(by) = self.drain_by else { return };
-        let left = by.saturating_duration_since(Instant::now());
-        let at = Instant::now() + left.mul_f64(fastrand::f64());
-        let record = &mut self.streams[stream as usize];
-        if record.ends.is_none_or(|(ends, _)| at < ends) {
-            record.ends = Some((at, Bye::Drain));
-        }
-        self.schedule(stream);
     }
 
     fn end_slow(&mut self, stream: u32) {
@@ -373,32 +356,45 @@ impl Shard {
         self.end(stream, Bye::Slow);
     }
 
-    /// Tells of the streams that were too slow, once a second: in a storm there are thousands, and each
-    /// line of a log costs more than ending a stream.
-    fn tell_slow(&mut self, now: Instant) {
-        if now < self.tell_slow_at {
-            return;
-        }
-        if let Some((streams, one)) = self.slow.take() {
-            self.tell_slow_at = now + TELL_EVERY;
-            tracing::warn!(streams, %one, "streams ended: their clients read more slowly than events arrive");
-        }
-    }
-
+    /// Ends a stream with a good-bye. Nothing more is appended to it; a direct one stays until it is written.
     fn end(&mut self, stream: u32, reason: Bye) {
-        let outbox = &self.streams[stream as usize].outbox;
-        if outbox.end(reason) {
+        let record = &mut self.streams[stream as usize];
+        let ended = record.sink.end(reason);
+        if ended {
             self.metrics.bye(reason);
-            if outbox.oldest().is_some() {
-                self.leaving.push_back(outbox.clone());
+        }
+        let charged = ended && record.sink.oldest().is_some();
+        match &mut record.sink {
+            Sink::Outbox(outbox) => {
+                if charged {
+                    self.leaving.push_back(Ended::Outbox(outbox.clone()));
+                }
+                self.remove(stream);
+            }
+            Sink::Direct(direct) => {
+                if charged {
+                    self.leaving.push_back(Ended::Direct(Key {
+                        stream,
+                        generation: record.generation,
+                    }));
+                }
+                if !direct.is_blocked() {
+                    self.sockets.ready(stream, direct, Ready::Wide);
+                }
+                record.ends = None;
+                self.leave_topics(stream);
             }
         }
-        self.remove(stream);
     }
 
     fn remove(&mut self, stream: u32) {
-        let record = self.streams.remove(stream as usize);
-        for (other, place, index) in self.topics.leave(&record.places) {
+        self.leave_topics(stream);
+        self.streams.remove(stream as usize);
+    }
+
+    fn leave_topics(&mut self, stream: u32) {
+        let places = std::mem::take(&mut self.streams[stream as usize].places);
+        for (other, place, index) in self.topics.leave(&places) {
             if other == stream {
                 continue;
             }
@@ -406,16 +402,12 @@ impl Shard {
         }
     }
 
-    fn wakes_wait(&self) -> bool {
-        !self.narrow.is_empty() || !self.wide.is_empty()
-    }
-
-    fn wake_some(&mut self) {
-        let narrow = self.narrow.len().min(WAKE_NARROW);
-        let wide = self.wide.len().min(WAKE_WIDE);
-        let narrow = self.narrow.drain(..narrow);
-        for waker in narrow.chain(self.wide.drain(..wide)) {
-            waker.wake();
+    /// The direct stream that is still known by this key.
+    fn direct(&mut self, key: Key) -> Option<&mut Direct> {
+        let record = self.streams.get_mut(key.stream as usize)?;
+        match &mut record.sink {
+            Sink::Direct(direct) if record.generation == key.generation => Some(direct),
+            _ => None,
         }
     }
 }

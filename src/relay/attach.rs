@@ -10,6 +10,7 @@ use super::status::Status;
 use super::turn::Turns;
 use crate::cursor::Cursor;
 use crate::frame::Position;
+use crate::hub::ShardHandle;
 use crate::hub::shard::Join;
 use crate::hub::window::Window;
 use crate::metrics::Metrics;
@@ -31,6 +32,8 @@ pub struct Attached {
     pub position: Cursor,
     /// The text of this or an earlier position, the last that had one.
     pub earlier: Option<Position>,
+    /// The shard that feeds it.
+    pub shard: ShardHandle,
 }
 
 /// Bounds of what a stream may ask of the relay.

@@ -17,10 +17,11 @@ use super::attach::Relay;
 use super::replay::{Refused, Replay};
 use crate::cursor::Cursor;
 use crate::frame::{self, Bye, Position, Reset};
+use crate::hub::direct::{Keep, Leaving};
 use crate::hub::directory::Guest;
 use crate::hub::outbox::outbox;
-use crate::hub::shard::Join;
-use crate::hub::{Outbox, Outlet};
+use crate::hub::shard::{Command, Join};
+use crate::hub::{Outbox, Outlet, ShardHandle};
 use crate::topic::Topic;
 
 /// Where a stream wants to begin.
@@ -101,8 +102,8 @@ struct Opening {
 
 /// How an opening ended.
 enum Opened {
-    /// The stream is live from this position on.
-    Live(Option<Position>),
+    /// The stream is live from this position on, fed by this shard.
+    Live(Option<Position>, ShardHandle),
     /// It is over.
     Over,
 }
@@ -111,6 +112,24 @@ enum Opened {
 pub struct Feed {
     opening: Option<Opening>,
     outlet: Option<Outlet>,
+    /// What feeds it, once it is live.
+    shard: Option<ShardHandle>,
+}
+
+/// A live stream whose bytes are to be written by its shard.
+pub struct Live {
+    outlet: Outlet,
+    shard: ShardHandle,
+}
+
+impl Live {
+    /// Hands the stream to its shard with its socket, on which all that came before has been written. What is kept is
+    /// dropped when the stream has ended.
+    pub async fn onto(self, socket: std::net::TcpStream, keep: Keep) {
+        let leaving = Leaving::new(self.outlet, socket, keep);
+        // The shard has gone only when the gateway ends, and then everything closes.
+        let _ = self.shard.send(Command::Direct(leaving)).await;
+    }
 }
 
 impl Feed {
@@ -125,14 +144,22 @@ impl Feed {
                 held: Mutex::new(held),
             };
             match open(&relay, request, outbox, &out).await {
-                Ok(()) => Opened::Live(out.held()),
+                Ok(shard) => Opened::Live(out.held(), shard),
                 Err(_) => Opened::Over,
             }
         });
         Self {
             opening: Some(Opening { act, blocks }),
             outlet: Some(outlet),
+            shard: None,
         }
+    }
+
+    /// The stream, if it is live: nothing more comes from here then.
+    pub fn leave(&mut self) -> Option<Live> {
+        let shard = self.shard.take()?;
+        let outlet = self.outlet.take()?;
+        Some(Live { outlet, shard })
     }
 
     /// A stream that only says that it ends: what the gateway cannot serve now is still a 200, since
@@ -162,7 +189,10 @@ impl Feed {
             let last = opening.blocks.try_recv();
             self.opening = None;
             match opened {
-                Opened::Live(position) => outlet.go_live(position),
+                Opened::Live(position, shard) => {
+                    outlet.go_live(position);
+                    self.shard = Some(shard);
+                }
                 Opened::Over => self.outlet = None,
             }
             return match last {
@@ -175,7 +205,12 @@ impl Feed {
 }
 
 /// Opens a stream: what comes before its live frames. An error has ended it.
-async fn open(relay: &Relay, request: Request, outbox: Outbox, out: &Out) -> Result<(), Refused> {
+async fn open(
+    relay: &Relay,
+    request: Request,
+    outbox: Outbox,
+    out: &Out,
+) -> Result<ShardHandle, Refused> {
     out.send(frame::retry_line(), None).await?;
     let join = Join {
         outbox,
@@ -232,10 +267,11 @@ async fn open(relay: &Relay, request: Request, outbox: Outbox, out: &Out) -> Res
         .map(Position::from)
         .or_else(|| out.held().is_none().then_some(attached.earlier).flatten());
     let block = frame::ready(text.as_deref(), &json);
-    out.send(block, text).await
+    out.send(block, text).await?;
+    Ok(attached.shard)
 }
 
-async fn bye(relay: &Relay, out: &Out, reason: Bye) -> Result<(), Refused> {
+async fn bye<T>(relay: &Relay, out: &Out, reason: Bye) -> Result<T, Refused> {
     relay.metrics.bye(reason);
     let block = frame::bye(reason, out.held().as_deref());
     out.send(block, None).await?;
@@ -298,6 +334,7 @@ mod tests {
                 let mut feed = Feed {
                     opening: Some(Opening { act, blocks }),
                     outlet: Some(outlet),
+                    shard: None,
                 };
                 poll_fn(|cx| feed.poll_next(cx)).await
             });

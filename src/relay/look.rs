@@ -18,7 +18,7 @@ use super::status::Status;
 use crate::cursor::{Cursor, Leg, LegText, Mark, Standing};
 use crate::event::Event;
 use crate::frame::{Bye, Frame, Position};
-use crate::hub::shard::{Command, ShardHandle};
+use crate::hub::shard::Command;
 use crate::hub::window::{Entry, Window};
 use crate::metrics::Metrics;
 use crate::postgres::backoff::Backoff;
@@ -78,8 +78,7 @@ impl Look {
         page_bytes: usize,
         bell: Arc<Bell>,
         arrivals: mpsc::Receiver<Arrival>,
-        shards: Vec<ShardHandle>,
-        queue_bytes: usize,
+        pace: Pace,
         window: Arc<Window>,
         metrics: Arc<Metrics>,
         status: Arc<Status>,
@@ -91,7 +90,7 @@ impl Look {
             bell,
             arrivals,
             waiting: Vec::new(),
-            pace: Pace::new(shards, queue_bytes),
+            pace,
             window,
             metrics,
             status,
@@ -239,7 +238,7 @@ impl Look {
     async fn attach(&mut self, arrival: Arrival) -> Result<(), Over> {
         let position = self.position.clone().expect("attached only once known");
         self.attached += 1;
-        let shard = self.pace.shard(self.attached);
+        let shard = self.pace.shard(self.attached).clone();
         shard
             .send(Command::Join(arrival.join))
             .await
@@ -248,6 +247,7 @@ impl Look {
         let _ = arrival.reply.send(Attached {
             position,
             earlier: self.text.clone(),
+            shard,
         });
         Ok(())
     }

@@ -9,7 +9,7 @@ pub mod attach;
 pub mod feed;
 mod loan;
 pub mod look;
-mod pace;
+pub mod pace;
 pub mod replay;
 pub mod signal;
 pub mod status;
@@ -17,7 +17,7 @@ pub mod sync;
 pub mod turn;
 
 pub use attach::{Attached, Relay};
-pub use feed::{Feed, Request, Since};
+pub use feed::{Feed, Live, Request, Since};
 pub use look::Look;
 pub use signal::Signals;
 pub use status::Status;

@@ -12,7 +12,8 @@ use std::time::{Duration, Instant};
 
 use crate::frame::Frame;
 use crate::hub::attempt::{Attempt, Tried};
-use crate::hub::shard::{Command, ShardHandle};
+use crate::hub::shard::Command;
+use crate::hub::{Budget, Queued, ShardHandle};
 use crate::topic::Topic;
 
 /// A slice holds at most this many frames.
@@ -58,8 +59,9 @@ impl Credit {
 }
 
 /// Hands frames to the shards.
-pub(crate) struct Pace {
+pub struct Pace {
     shards: Vec<ShardHandle>,
+    budget: Arc<Budget>,
     slice_bytes: usize,
     credit: Credit,
     outstanding: VecDeque<(usize, Tried)>,
@@ -71,11 +73,12 @@ pub(crate) struct Pace {
 pub(crate) struct Gone;
 
 impl Pace {
-    /// `queue_bytes` may wait for a stream; slices are a quarter of that at most, or no reader could take the
-    /// second.
-    pub(crate) fn new(shards: Vec<ShardHandle>, queue_bytes: usize) -> Self {
+    /// What waits is charged to the budget. `queue_bytes` may wait for a stream; slices are a quarter of that at
+    /// most, or no reader could take the second.
+    pub fn new(shards: Vec<ShardHandle>, budget: Arc<Budget>, queue_bytes: usize) -> Self {
         Self {
             shards,
+            budget,
             slice_bytes: SLICE_BYTES.min(queue_bytes / 4),
             credit: Credit::new(Instant::now()),
             outstanding: VecDeque::new(),
@@ -85,6 +88,7 @@ impl Pace {
 
     /// Sends frames to every shard, slice by slice.
     pub(crate) async fn frames(&mut self, frames: Vec<(Topic, Frame)>) -> Result<(), Gone> {
+        let made = Instant::now();
         let mut slice = Vec::new();
         let mut bytes = 0;
         for (topic, frame) in frames {
@@ -94,7 +98,7 @@ impl Pace {
                 bytes = 0;
             }
             bytes += frame.size();
-            slice.push((topic, frame));
+            slice.push((topic, Queued::new(frame, made, &self.budget)));
         }
         if slice.is_empty() {
             return Ok(());
@@ -102,7 +106,7 @@ impl Pace {
         self.slice(slice, bytes).await
     }
 
-    async fn slice(&mut self, slice: Vec<(Topic, Frame)>, bytes: usize) -> Result<(), Gone> {
+    async fn slice(&mut self, slice: Vec<(Topic, Arc<Queued>)>, bytes: usize) -> Result<(), Gone> {
         while let Some((size, tried)) = self.outstanding.front_mut() {
             let fits = self.bytes + bytes <= self.slice_bytes;
             if fits && !tried.is_over() {

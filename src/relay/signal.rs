@@ -4,7 +4,7 @@
 //! so each is validated again here before any stream sees it.
 
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use serde::Deserialize;
 use serde_json::value::RawValue;
@@ -13,7 +13,8 @@ use tokio::sync::mpsc;
 use crate::channel::ChannelRule;
 use crate::event::rfc3339;
 use crate::frame::Frame;
-use crate::hub::shard::{Command, ShardHandle};
+use crate::hub::shard::Command;
+use crate::hub::{Budget, Queued, ShardHandle};
 use crate::metrics::Metrics;
 use crate::postgres::Message;
 use crate::postgres::bell::CHANNEL;
@@ -24,6 +25,7 @@ pub struct Signals {
     messages: mpsc::Receiver<Message>,
     rules: Vec<ChannelRule>,
     shards: Vec<ShardHandle>,
+    budget: Arc<Budget>,
     metrics: Arc<Metrics>,
 }
 
@@ -33,12 +35,14 @@ impl Signals {
         messages: mpsc::Receiver<Message>,
         rules: Vec<ChannelRule>,
         shards: Vec<ShardHandle>,
+        budget: Arc<Budget>,
         metrics: Arc<Metrics>,
     ) -> Self {
         Self {
             messages,
             rules,
             shards,
+            budget,
             metrics,
         }
     }
@@ -55,8 +59,9 @@ impl Signals {
                 }
             };
             self.metrics.signals_in.inc();
+            let queued = Queued::new(frame, Instant::now(), &self.budget);
             for shard in &self.shards {
-                let command = Command::Signal(topic.clone(), frame.clone());
+                let command = Command::Signal(topic.clone(), queued.clone());
                 if shard.send(command).await.is_err() {
                     return;
                 }
@@ -132,8 +137,8 @@ mod tests {
         let (topic, frame) = read_signal(good).expect("valid");
         assert_eq!(topic.as_str(), "user:1");
         assert_eq!(
-            frame.block(false),
-            "data: {\"signal\":true,\"topic\":\"user:1\",\"type\":\"typing\",\"at\":\"2026-11-20T14:28:00.100000Z\",\"data\":{\"a\":             1}}\n\n"
+            frame.parts(false).concat(),
+            b"data: {\"signal\":true,\"topic\":\"user:1\",\"type\":\"typing\",\"at\":\"2026-11-20T14:28:00.100000Z\",\"data\":{\"a\":             1}}\n\n"
         );
         for (from, to) in [
             ("true", "false"),

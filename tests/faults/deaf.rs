@@ -205,7 +205,7 @@ impl Storm {
 async fn until_streams(gateway: &Process, is_it: impl Fn(f64) -> bool) {
     let deadline = Instant::now() + CLOSED_WITHIN;
     loop {
-        let open = gateway.metric("tidings_streams{kind=\"hyper\"}").await;
+        let open = gateway.streams().await;
         if is_it(open) {
             return;
         }

@@ -40,7 +40,7 @@ async fn is_taken(visit: Visit) -> Stream {
 
 async fn until_streams(door: Door, count: f64) {
     let deadline = Instant::now() + PATIENCE;
-    while door.metric("tidings_streams{kind=\"hyper\"}").await != count {
+    while door.streams().await != count {
         assert!(Instant::now() < deadline, "never {count} streams");
     }
 }

@@ -432,7 +432,7 @@ async fn a_head_answers_like_a_get_without_its_body() {
         .await;
     assert_eq!(refused.status, 403);
     // It took no seat and no place among the streams.
-    assert_eq!(gateway.metric("tidings_streams{kind=\"hyper\"}").await, 1.0);
+    assert_eq!(gateway.streams().await, 1.0);
 }
 
 #[tokio::test]
@@ -520,7 +520,7 @@ async fn a_stream_over_http_2_has_the_same_bytes() {
 
 async fn until_streams(gateway: &Gateway, count: f64) {
     let deadline = tokio::time::Instant::now() + PATIENCE;
-    while gateway.metric("tidings_streams{kind=\"hyper\"}").await != count {
+    while gateway.streams().await != count {
         assert!(
             tokio::time::Instant::now() < deadline,
             "never {count} streams"

@@ -1,16 +1,18 @@
 //! A shard without its loop: what it takes, and what its streams read.
 
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 
 use proptest::prelude::*;
 
 use super::*;
+use crate::frame::Frame;
 use crate::hub::outbox::{Outlet, outbox};
 
 /// A frame that is recognised by its position.
-fn frame(number: usize, size: usize) -> Frame {
+fn frame(shard: &Shard, number: usize, size: usize) -> Arc<Queued> {
     let json = format!("{{\"number\":{number},\"pad\":\"{}\"}}", "x".repeat(size));
-    Frame::numbered(&number.to_string(), &json)
+    let frame = Frame::numbered(&number.to_string(), &json);
+    Queued::new(frame, Instant::now(), &shard.budget)
 }
 
 fn topic(name: usize) -> Topic {
@@ -18,12 +20,23 @@ fn topic(name: usize) -> Topic {
 }
 
 fn shard(queue_bytes: usize) -> (Shard, ShardHandle) {
+    shard_with(Duration::from_secs(3600), queue_bytes)
+}
+
+fn shard_with(heartbeat: Duration, queue_bytes: usize) -> (Shard, ShardHandle) {
     let timing = Timing {
-        heartbeat: Duration::from_secs(3600),
+        heartbeat,
         stream_age: None,
+        write_timeout: Duration::from_secs(10),
         queue_bytes,
     };
-    Shard::new(timing, Arc::default(), Arc::new(Metrics::new()))
+    let shard = Shard::new(
+        timing,
+        Arc::default(),
+        Arc::default(),
+        Arc::new(Metrics::new()),
+    );
+    shard.expect("a poller")
 }
 
 /// A client: what it has read, as text.
@@ -118,7 +131,7 @@ proptest! {
                     let mut slice = Vec::new();
                     for name in topics {
                         number += 1;
-                        slice.push((topic(name), frame(number, 10)));
+                        slice.push((topic(name), frame(&shard, number, 10)));
                         for reader in &mut readers {
                             if reader.topics.contains(&name) {
                                 reader.expected.push(number);
@@ -127,7 +140,6 @@ proptest! {
                     }
                     let (attempt, _) = Attempt::new();
                     shard.take(Command::Frames(slice.into(), attempt));
-                    shard.wake_some();
                 }
                 Step::Read(which) if !readers.is_empty() => {
                     let reader = which.get_mut(&mut readers);
@@ -158,7 +170,7 @@ fn a_stream_beyond_its_queue_ends_with_the_position_that_it_holds() {
     shard.take(join);
     let mut send = |number| {
         let (attempt, _) = Attempt::new();
-        let slice = vec![(topic(0), frame(number, 400))];
+        let slice = vec![(topic(0), frame(&shard, number, 400))];
         shard.take(Command::Frames(slice.into(), attempt));
     };
     send(1);
@@ -188,7 +200,7 @@ fn an_empty_queue_takes_any_frame() {
     let (mut reader, join) = Reader::join(vec![0], 10);
     shard.take(join);
     let (attempt, _) = Attempt::new();
-    let slice = vec![(topic(0), frame(1, 4000))];
+    let slice = vec![(topic(0), frame(&shard, 1, 4000))];
     shard.take(Command::Frames(slice.into(), attempt));
     assert!(reader.read());
     assert_eq!(reader.numbers(), [1]);
@@ -205,7 +217,7 @@ fn those_furthest_behind_are_shed_and_shared_frames_count_once() {
     }
     let mut send = |number, readers: &mut [Reader]| {
         let (attempt, _) = Attempt::new();
-        let slice = vec![(topic(0), frame(number, 1000))];
+        let slice = vec![(topic(0), frame(&shard, number, 1000))];
         shard.take(Command::Frames(slice.into(), attempt));
         // One client never reads.
         for reader in &mut readers[1..] {
@@ -240,9 +252,9 @@ fn a_slice_is_not_over_because_another_came() {
     assert!(!reader.read());
     let mut send = |number| {
         let (attempt, tried) = Attempt::new();
-        let slice = vec![(topic(0), frame(number, 10))];
+        let slice = vec![(topic(0), frame(&shard, number, 10))];
         shard.take(Command::Frames(slice.into(), attempt));
-        shard.take(Command::Signal(topic(0), frame(0, 10)));
+        shard.take(Command::Signal(topic(0), frame(&shard, 0, 10)));
         tried
     };
     let (mut first, mut second) = (send(1), send(2));
@@ -259,7 +271,7 @@ fn a_stream_that_has_ended_gives_up_its_backlog_before_one_that_lives() {
     shard.take(join);
     let send = |shard: &mut Shard, number| {
         let (attempt, _) = Attempt::new();
-        let slice = vec![(topic(0), frame(number, 1_000))];
+        let slice = vec![(topic(0), frame(shard, number, 1_000))];
         shard.take(Command::Frames(slice.into(), attempt));
     };
     send(&mut shard, 1);
@@ -288,7 +300,7 @@ fn a_stream_that_takes_nothing_is_not_waited_for_until_it_takes_something() {
     // Sends a slice that is made then, and tells whether somebody is waited for.
     let mut send = |name, made| {
         let (attempt, mut tried) = Attempt::made_at(made);
-        let slice = vec![(topic(name), frame(name, 10))];
+        let slice = vec![(topic(name), frame(&shard, name, 10))];
         shard.take(Command::Frames(slice.into(), attempt));
         !tried.is_over()
     };
@@ -321,7 +333,7 @@ async fn within_a_look_that_takes_long_beats_say_only_that_the_stream_is_alive()
     shard.take(Command::Through(Some("7".into())));
     let begun = Instant::now();
     let (attempt, _) = Attempt::new();
-    let slice = vec![(topic(1), frame(8, 10))];
+    let slice = vec![(topic(1), frame(&shard, 8, 10))];
     shard.take(Command::Frames(slice.into(), attempt));
     shard.turn(begun + Duration::from_millis(24_300));
     assert!(reader.read());
@@ -330,12 +342,7 @@ async fn within_a_look_that_takes_long_beats_say_only_that_the_stream_is_alive()
 
 #[tokio::test(start_paused = true)]
 async fn beats_and_ends_come_through_the_queue() {
-    let timing = Timing {
-        heartbeat: Duration::from_secs(20),
-        stream_age: None,
-        queue_bytes: usize::MAX,
-    };
-    let (mut shard, _handle) = Shard::new(timing, Arc::default(), Arc::new(Metrics::new()));
+    let (mut shard, _handle) = shard_with(Duration::from_secs(20), usize::MAX);
     let (mut reader, join) = Reader::join(vec![0], 1000);
     shard.take(join);
     shard.take(Command::Through(Some("7".into())));

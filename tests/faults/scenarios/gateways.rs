@@ -189,8 +189,7 @@ async fn a_gateway_is_stopped_for_a_minute_with_a_thousand_streams_and_goes_on()
     let caught_up = continued.elapsed();
     println!("20 steadfast streams had caught up after {caught_up:.1?}; {returned} had to return");
     // It has noticed who has gone.
-    let open = "tidings_streams{kind=\"hyper\"}";
-    while rig.gateway(0).metric(open).await > 100.0 {
+    while rig.gateway(0).streams().await > 100.0 {
         let waited = continued.elapsed();
         assert!(waited < Duration::from_secs(15), "{}", rig.context());
         sleep(Duration::from_millis(50)).await;

@@ -190,7 +190,7 @@ async fn starts(url: &str, door: Door) -> Process {
 /// away while the proxy finds out; then closed, and alive; then gone in time, with nobody left behind.
 async fn leaves(gateway: Process) -> Leaving {
     let (door, log) = (gateway.door(), gateway.log().clone());
-    let streams = door.metric("tidings_streams{kind=\"hyper\"}").await;
+    let streams = door.streams().await;
     let told = Instant::now();
     gateway.signal("TERM");
     while door.ops("/readyz").await.status != 503 {

@@ -139,6 +139,12 @@ impl Door {
         });
         line.unwrap_or(0.0)
     }
+
+    /// How many streams are open, whichever sink they have.
+    pub(crate) async fn streams(&self) -> f64 {
+        let direct = self.metric("tidings_streams{kind=\"direct\"}").await;
+        direct + self.metric("tidings_streams{kind=\"hyper\"}").await
+    }
 }
 
 /// A token of an hour for `sub`; `more` are claims beside `sub` and `exp`, or in their place.

@@ -1,0 +1,246 @@
+//! The sockets of a shard's direct streams: when they can be written to, and in which order they are.
+
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+use mio::event::Event;
+use mio::{Events, Poll, Token};
+
+use super::{Ended, INBOX, Shard};
+use crate::hub::direct::{Direct, Leaving, Ready, Wrote};
+use crate::hub::outbox::Key;
+use crate::hub::queue::Phase;
+use crate::hub::stream::{Record, Sink};
+
+/// How many streams of each kind are written to before the inbox is looked at again.
+const WRITE_NARROW: usize = 256;
+const WRITE_WIDE: usize = 64;
+
+/// What clients send is read into so many bytes, and forgotten.
+const SCRATCH_BYTES: usize = 4096;
+
+/// The poller, and the streams that something can be written to.
+pub(super) struct Sockets {
+    poll: Poll,
+    narrow: VecDeque<u32>,
+    wide: VecDeque<u32>,
+    scratch: Box<[u8]>,
+    /// Nobody is taken over any more.
+    closed: bool,
+}
+
+impl Sockets {
+    pub(super) fn new(poll: Poll) -> Self {
+        Self {
+            poll,
+            narrow: VecDeque::new(),
+            wide: VecDeque::new(),
+            scratch: vec![0; SCRATCH_BYTES].into(),
+            closed: false,
+        }
+    }
+
+    /// Whether something can be written.
+    pub(super) fn is_ready(&self) -> bool {
+        !self.narrow.is_empty() || !self.wide.is_empty()
+    }
+
+    /// Notes that something waits for a stream whose socket takes it.
+    pub(super) fn ready(&mut self, stream: u32, direct: &mut Direct, ready: Ready) {
+        if direct.ready >= ready {
+            return;
+        }
+        direct.ready = ready;
+        match ready {
+            Ready::No => {}
+            Ready::Wide => self.wide.push_back(stream),
+            // If it stands in the other list too, it is passed over there.
+            Ready::Narrow => self.narrow.push_back(stream),
+        }
+    }
+}
+
+impl Shard {
+    /// Takes a stream over from hyper, with whatever has come for it meanwhile.
+    pub(super) fn take_over(&mut self, leaving: Leaving) {
+        let Leaving {
+            outlet,
+            socket,
+            keep,
+        } = leaving;
+        let (queue, key) = outlet.leave();
+        if self.sockets.closed || queue.is_over() {
+            return;
+        }
+        let known = key.filter(|key| {
+            let record = self.streams.get(key.stream as usize);
+            record.is_some_and(|record| record.generation == key.generation)
+        });
+        let ending = queue.phase() == Phase::Ending;
+        let charged = queue.oldest().is_some();
+        let mut direct = Direct::new(queue, socket, keep);
+        // One that has ended meanwhile is no longer known, and only its rest is written.
+        let key = known.unwrap_or_else(|| self.next_key());
+        let token = Token(key.stream as usize);
+        if let Err(error) = direct.register(self.sockets.poll.registry(), token) {
+            tracing::warn!(%error, "a stream cannot be polled and is closed");
+            if known.is_some() {
+                self.remove(key.stream);
+            }
+            return;
+        }
+        if ending || !direct.queue.is_empty() {
+            self.sockets.ready(key.stream, &mut direct, Ready::Narrow);
+        }
+        if known.is_some() {
+            self.streams[key.stream as usize].sink = Sink::Direct(direct);
+            return;
+        }
+        debug_assert!(ending, "a stream that lives is known");
+        if charged {
+            self.leaving.push_back(Ended::Direct(key));
+        }
+        let now = Instant::now();
+        self.streams.insert(Record {
+            sink: Sink::Direct(direct),
+            places: Box::default(),
+            generation: key.generation,
+            next_beat: now + self.timing.write_timeout,
+            ends: None,
+            due: now,
+            label: "".into(),
+        });
+        self.schedule(key.stream);
+    }
+
+    /// Waits for sockets and for the inbox, for so long at most.
+    pub(super) fn await_events(&mut self, events: &mut Events, patience: Duration) {
+        if let Err(error) = self.sockets.poll.poll(events, Some(patience)) {
+            // A signal that came in between is no fault.
+            if error.kind() != std::io::ErrorKind::Interrupted {
+                tracing::error!(%error, "the poller of sockets fails");
+            }
+            return;
+        }
+        for event in &*events {
+            if event.token() != INBOX {
+                self.hear(event.token().0 as u32, event);
+            }
+        }
+    }
+
+    /// Something has become of a socket.
+    fn hear(&mut self, stream: u32, event: &Event) {
+        // What was polled may be of a stream that has been removed since; then nothing comes of it.
+        let Some(record) = self.streams.get_mut(stream as usize) else {
+            return;
+        };
+        let Sink::Direct(direct) = &mut record.sink else {
+            return;
+        };
+        let gone = event.is_error()
+            || event.is_read_closed()
+            || event.is_write_closed()
+            || (event.is_readable() && !direct.discard(&mut self.sockets.scratch));
+        if gone {
+            return self.remove(stream);
+        }
+        if event.is_writable() && direct.unblock() {
+            self.sockets.ready(stream, direct, Ready::Wide);
+        }
+    }
+
+    /// Writes to some of those streams for which something waits.
+    pub(super) fn write_some(&mut self) {
+        for _ in 0..WRITE_NARROW {
+            let Some(stream) = self.sockets.narrow.pop_front() else {
+                break;
+            };
+            self.write(stream, Ready::Narrow);
+        }
+        for _ in 0..WRITE_WIDE {
+            let Some(stream) = self.sockets.wide.pop_front() else {
+                break;
+            };
+            self.write(stream, Ready::Wide);
+        }
+    }
+
+    fn write(&mut self, stream: u32, ready: Ready) {
+        let Some(record) = self.streams.get_mut(stream as usize) else {
+            return;
+        };
+        let Sink::Direct(direct) = &mut record.sink else {
+            return;
+        };
+        if direct.ready != ready || direct.is_blocked() {
+            return;
+        }
+        direct.ready = Ready::No;
+        let now = Instant::now();
+        let made = direct.queue.made();
+        match direct.write(now) {
+            Wrote::All => {}
+            Wrote::Part => self.sockets.ready(stream, direct, Ready::Wide),
+            Wrote::Blocked => {
+                if record.due > now + self.timing.write_timeout {
+                    self.schedule(stream);
+                }
+                return;
+            }
+            Wrote::End => {
+                let record = self.streams.remove(stream as usize);
+                if let Sink::Direct(direct) = record.sink {
+                    direct.close(&mut self.sockets.scratch);
+                }
+                return;
+            }
+            Wrote::Gone => return self.remove(stream),
+        }
+        if ready == Ready::Narrow
+            && let Some(made) = made
+        {
+            self.metrics
+                .frame_wait
+                .observe(made.elapsed().as_secs_f64());
+        }
+    }
+
+    /// Ends a direct stream that has ended already within the event that is being sent, or leaves its good-bye.
+    pub(super) fn break_off(&mut self, key: Key) {
+        if let Some(direct) = self.direct(key)
+            && direct.queue.break_off()
+        {
+            // Half a chunk cannot be followed by anything.
+            self.remove(key.stream);
+        }
+    }
+
+    /// Cuts the half of those direct streams that have taken nothing for the longest time, among those that have
+    /// taken nothing for so long.
+    pub(super) fn cut_longest(&mut self, patience: Duration) {
+        let now = Instant::now();
+        let mut stalled: Vec<(Duration, u32)> = self
+            .streams
+            .iter()
+            .filter_map(|(key, record)| Some((record.sink.stalled_for(now)?, key as u32)))
+            .filter(|(stalled, _)| *stalled >= patience)
+            .collect();
+        stalled.sort_unstable();
+        let count = stalled.len().div_ceil(2);
+        for (_, stream) in stalled.into_iter().rev().take(count) {
+            self.metrics.streams_cut.inc();
+            self.remove(stream);
+        }
+    }
+
+    /// Closes all sockets of direct streams.
+    pub(super) fn close(&mut self) {
+        self.sockets.closed = true;
+        for stream in self.all() {
+            if matches!(self.streams[stream as usize].sink, Sink::Direct(_)) {
+                self.remove(stream);
+            }
+        }
+    }
+}
