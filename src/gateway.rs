@@ -44,6 +44,9 @@ const MESSAGES: usize = 4096;
 /// would take to come back twice.
 const HOLD: Duration = Duration::from_secs(15);
 
+/// Shards at most.
+const SHARDS: usize = 16;
+
 /// How long load balancers have to see that the gateway is not ready before it stops accepting,
 /// at most; a tenth of the drain time when that is less.
 const GRACE_MAX: Duration = Duration::from_secs(2);
@@ -156,8 +159,9 @@ impl Gateway {
         };
         let wakes = Arc::new(Wakes::default());
         let mut shards = Vec::new();
-        // One for each core: more would only take turns.
-        for _ in 0..std::thread::available_parallelism().map_or(1, NonZero::get) {
+        // One for each core: more would only take turns. Every event is told to all of them, though.
+        let cores = std::thread::available_parallelism().map_or(1, NonZero::get);
+        for _ in 0..cores.min(SHARDS) {
             let timing = timing.clone();
             let shard = Shard::new(timing, budget.clone(), wakes.clone(), metrics.clone());
             let (shard, handle) = shard.map_err(StartError::Poller)?;

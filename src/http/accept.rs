@@ -212,15 +212,13 @@ impl<H: Handler> Connection<H> {
         let graceful = self.closing.graceful.cancelled();
         match takeover::run(connection, &exit, graceful).await {
             End::Over(result) => result,
-            End::Left(socket, departure) => {
+            End::Left(connection, departure) => {
+                // Before the connection says that nothing is being answered on it any more.
+                let answering = answers.place.answering();
                 let counted = self.bounds.direct.clone().map(Counted::new);
-                let keep = (
-                    departure.seat,
-                    counted,
-                    answers.place.answering(),
-                    self.tasks.token(),
-                );
-                match socket.into_std() {
+                drop(departure.counted);
+                let keep = (departure.seat, counted, answering, self.tasks.token());
+                match takeover::socket(connection).into_std() {
                     Ok(socket) => departure.live.onto(socket, Box::new(keep)).await,
                     Err(error) => tracing::warn!(%error, "a stream's socket is lost"),
                 }

@@ -107,8 +107,12 @@ impl Events {
             if let Some(exit) = &self.exit
                 && let Some(live) = self.feed.leave()
             {
-                let (seat, _) = self.taken.take().expect("a stream leaves once");
-                exit.offer(Departure { live, seat });
+                let (seat, counted) = self.taken.take().expect("a stream leaves once");
+                exit.offer(Departure {
+                    live,
+                    seat,
+                    counted,
+                });
                 self.watched.asked(true);
                 return Poll::Pending;
             }

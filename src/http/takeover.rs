@@ -16,8 +16,8 @@ use hyper::service::HttpService;
 use hyper::{Method, Request, Version};
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpStream;
 
+use super::body::Counted;
 use super::io::Io;
 use crate::hub::Seat;
 use crate::relay::Live;
@@ -26,6 +26,8 @@ use crate::relay::Live;
 pub(super) struct Departure {
     pub(super) live: Live,
     pub(super) seat: Seat,
+    /// It counts as hyper's until it is somebody else's.
+    pub(super) counted: Counted,
 }
 
 /// The exit of one connection, seen by body, socket and connection.
@@ -73,6 +75,10 @@ impl<D> Exit<D> {
         }
     }
 
+    fn is_offered(&self) -> bool {
+        matches!(*self.lock(), State::Offered(_))
+    }
+
     fn take(&self) -> Option<D> {
         let mut state = self.lock();
         match std::mem::replace(&mut *state, State::Quiet) {
@@ -97,11 +103,24 @@ pub(super) fn is_possible(request: &Request<Incoming>) -> bool {
 }
 
 /// How a connection ended.
-pub(super) enum End<T = TcpStream, D = Departure> {
+pub(super) enum End<C, D = Departure> {
     /// As hyper ends it.
     Over(hyper::Result<()>),
-    /// A stream has left it, with its socket.
-    Left(T, D),
+    /// A stream leaves it, and wants its socket.
+    Left(C, D),
+}
+
+/// The socket of a connection that is left.
+pub(super) fn socket<T, S, B, D>(connection: Connection<TokioIo<Io<T, D>>, S>) -> T
+where
+    T: AsyncRead + AsyncWrite + Unpin,
+    S: HttpService<Incoming, ResBody = B>,
+    S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    B: HttpBody + 'static,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    let io = connection.into_parts().io.into_inner();
+    io.into_socket()
 }
 
 /// Runs a connection until it is over, or until a stream leaves it; once `graceful` resolves, it ends with its
@@ -110,7 +129,7 @@ pub(super) async fn run<T, S, B, D>(
     mut connection: Connection<TokioIo<Io<T, D>>, S>,
     exit: &Exit<D>,
     graceful: impl Future<Output = ()>,
-) -> End<T, D>
+) -> End<Connection<TokioIo<Io<T, D>>, S>, D>
 where
     T: AsyncRead + AsyncWrite + Unpin,
     S: HttpService<Incoming, ResBody = B>,
@@ -125,7 +144,11 @@ where
             closing = true;
             Pin::new(&mut connection).graceful_shutdown();
         }
-        let over = Pin::new(&mut connection).poll(cx);
+        let mut over = Pin::new(&mut connection).poll(cx);
+        if over.is_pending() && exit.is_offered() {
+            // When its buffer was empty already, hyper has not flushed since the offer.
+            over = Pin::new(&mut connection).poll(cx);
+        }
         match (exit.take(), over) {
             (Some(departure), Poll::Pending) => Poll::Ready((None, Some(departure))),
             (_, Poll::Ready(result)) => Poll::Ready((Some(result), None)),
@@ -134,10 +157,7 @@ where
     })
     .await;
     match departure {
-        Some(departure) => {
-            let io = connection.into_parts().io.into_inner();
-            End::Left(io.into_socket(), departure)
-        }
+        Some(departure) => End::Left(connection, departure),
         None => End::Over(over.expect("it is over, or a stream has left")),
     }
 }

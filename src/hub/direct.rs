@@ -19,6 +19,9 @@ use super::queued::Queued;
 /// The most that leaves in one write, in blocks: beyond some dozens a larger write is not cheaper for each.
 const SLICES: usize = 64;
 
+/// And in bytes: so that whoever reads quickly does not have all the time of a shard.
+const WRITE_BYTES: usize = 128 << 10;
+
 /// What a client may send after its request, in bytes.
 const INPUT_BYTES: u32 = 64 << 10;
 
@@ -130,17 +133,19 @@ impl Direct {
         std::mem::take(&mut self.blocked)
     }
 
-    /// Writes what waits, once.
-    pub(crate) fn write(&mut self, now: Instant) -> Wrote {
+    /// Writes what waits, once; says what came of it, and how many bytes.
+    pub(crate) fn write(&mut self, now: Instant) -> (Wrote, usize) {
         let mut slices = [IoSlice::new(&[]); SLICES];
-        let (count, bytes) = self.queue.lay_out(&mut slices);
+        let (count, bytes) = self.queue.lay_out(&mut slices, WRITE_BYTES);
         let written = match count {
             0 => Ok(0),
             1 => (&self.socket).write(&slices[0]),
             _ => (&self.socket).write_vectored(&slices[..count]),
         };
+        let mut count = 0;
         let wrote = match written {
             Ok(written) => {
+                count = written;
                 self.queue.written(written);
                 // A socket that takes a part of what it is given is full.
                 self.blocked = written < bytes;
@@ -165,7 +170,7 @@ impl Direct {
         if wrote != Wrote::Part {
             self.queue.attempt = None;
         }
-        wrote
+        (wrote, count)
     }
 
     /// Throws away what the client has sent; returns whether it may go on.

@@ -129,7 +129,7 @@ impl Outbox {
         self.0.lock().closed
     }
 
-    /// The number of the oldest frame that is not wholly handed out, if any.
+    /// Where the oldest frame that is not wholly handed out stands among all, if there is one.
     pub(crate) fn oldest(&self) -> Option<u64> {
         self.0.lock().queue.oldest()
     }
@@ -170,6 +170,7 @@ impl Outlet {
     /// Leaves the queue to whoever writes it without hyper, and says by what the shard knows the stream.
     pub(crate) fn leave(self) -> (Queue, Option<Key>) {
         let mut state = self.0.lock();
+        debug_assert!(!state.queue.is_begun(), "no body has taken a part of it");
         let queue = std::mem::replace(&mut state.queue, Queue::new(0, false));
         (queue, state.key)
     }

@@ -33,7 +33,7 @@ enum Item {
     Beat(Arc<Beat>),
     Bye(Bye),
     /// A good-bye of which a socket may have taken a part.
-    Last(Box<Chunk>),
+    Last(Box<Last>),
 }
 
 /// A heartbeat with the position that it carries; all streams that beat there share it.
@@ -50,6 +50,12 @@ impl Beat {
             position,
         })
     }
+}
+
+/// A good-bye as a socket takes it.
+struct Last {
+    reason: Bye,
+    chunk: Chunk,
 }
 
 impl Item {
@@ -76,7 +82,7 @@ impl Item {
             Self::Frame(queued) => queued.frame.chunks(named),
             Self::Beat(beat) => beat.chunk.bytes(),
             Self::Bye(_) => unreachable!("a good-bye is encoded before it is written"),
-            Self::Last(chunk) => chunk.bytes(),
+            Self::Last(last) => last.chunk.bytes(),
         }
     }
 }
@@ -138,6 +144,11 @@ impl Queue {
 
     pub(crate) fn is_empty(&self) -> bool {
         self.items.is_empty()
+    }
+
+    /// Whether a part of the item at the head has been handed out.
+    pub(crate) fn is_begun(&self) -> bool {
+        self.sent > 0
     }
 
     /// Whether all has been handed out, the good-bye too.
@@ -212,19 +223,24 @@ impl Queue {
             self.clear();
             return true;
         }
-        if self.phase == Phase::Ending {
-            let is_good_bye = |item: &Item| matches!(item, Item::Bye(_) | Item::Last(_));
-            self.items.retain(is_good_bye);
-            self.bytes = 0;
+        if self.phase == Phase::Ending
+            && let Some(bye) = self.items.pop_back()
+        {
+            self.clear();
+            // It is encoded anew: what stood before it will not have been read.
+            self.items.push_back(match bye {
+                Item::Last(last) => Item::Bye(last.reason),
+                bye => bye,
+            });
         }
         false
     }
 
-    /// The number of the oldest frame that is not wholly handed out, if any.
+    /// Where the oldest frame that is not wholly handed out stands among all, if there is one.
     pub(crate) fn oldest(&self) -> Option<u64> {
         // A beat may stand before it.
         self.items.iter().find_map(|item| match item {
-            Item::Frame(frame) => Some(frame.number),
+            Item::Frame(frame) => Some(frame.issued),
             Item::Beat(_) | Item::Bye(_) | Item::Last(_) => None,
         })
     }
@@ -311,7 +327,7 @@ impl Queue {
             }
             Item::Beat(beat) => [Bytes::new(), beat.chunk.block()],
             Item::Bye(reason) => [Bytes::new(), frame::bye(*reason, self.held.as_deref())],
-            Item::Last(chunk) => [Bytes::new(), chunk.block()],
+            Item::Last(last) => [Bytes::new(), last.chunk.block()],
         };
         self.hold(item.position().cloned());
         Some(parts)
@@ -320,8 +336,13 @@ impl Queue {
 
 /// As a socket takes it.
 impl Queue {
-    /// Lays out what waits, as far as there are slices, and returns how many are used and their bytes.
-    pub(crate) fn lay_out<'a>(&'a mut self, slices: &mut [IoSlice<'a>]) -> (usize, usize) {
+    /// Lays out what waits, up to so many bytes and as far as there are slices; returns how many are used, and
+    /// their bytes.
+    pub(crate) fn lay_out<'a>(
+        &'a mut self,
+        slices: &mut [IoSlice<'a>],
+        most: usize,
+    ) -> (usize, usize) {
         self.encode_bye();
         let mut bytes = 0;
         let mut count = 0;
@@ -329,6 +350,10 @@ impl Queue {
             let mut chunks = item.chunks(self.named);
             if count == 0 {
                 chunks = &chunks[self.sent as usize..];
+            }
+            chunks = &chunks[..chunks.len().min(most - bytes)];
+            if chunks.is_empty() {
+                break;
             }
             *slice = IoSlice::new(chunks);
             bytes += chunks.len();
@@ -347,11 +372,13 @@ impl Queue {
         let position = before.or(self.held.as_ref());
         let chunk = Chunk::last(&frame::bye(reason, position.map(|text| &**text)));
         self.items.pop_back();
-        self.items.push_back(Item::Last(Box::new(chunk)));
+        let last = Last { reason, chunk };
+        self.items.push_back(Item::Last(Box::new(last)));
     }
 
     /// So many bytes of what was laid out have been written.
     pub(crate) fn written(&mut self, mut bytes: usize) {
+        let mut last = None;
         while bytes > 0 {
             let item = self.items.front().expect("no more than was laid out");
             let left = item.chunks(self.named).len() - self.sent as usize;
@@ -363,13 +390,14 @@ impl Queue {
             }
             if bytes < left {
                 self.sent += bytes as u32;
-                return;
+                break;
             }
             bytes -= left;
-            self.hold(item.position().cloned());
-            self.items.pop_front();
             self.sent = 0;
+            let item = self.items.pop_front();
+            last = item.filter(|item| item.position().is_some()).or(last);
         }
+        self.hold(last.and_then(|item| item.position().cloned()));
         // A stream that once had a backlog does not keep room for it.
         if self.items.is_empty() && self.items.capacity() > ROOM {
             self.items.shrink_to(ROOM);
@@ -382,5 +410,73 @@ impl Queue {
             Item::Frame(queued) => Some(queued.made),
             Item::Beat(_) | Item::Bye(_) | Item::Last(_) => None,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Instant;
+
+    use super::*;
+    use crate::frame::Frame;
+
+    /// Writes to a socket that takes all that is laid out, and returns it.
+    fn write(queue: &mut Queue, slices: usize) -> String {
+        let mut all = [IoSlice::new(&[]); 64];
+        let (count, bytes) = queue.lay_out(&mut all[..slices], usize::MAX);
+        let text: Vec<u8> = all[..count]
+            .iter()
+            .flat_map(|slice| slice.to_vec())
+            .collect();
+        queue.written(bytes);
+        String::from_utf8(text).expect("text")
+    }
+
+    #[test]
+    fn a_good_bye_never_claims_what_was_thrown_away_before_it() {
+        let mut queue = Queue::new(1 << 20, false);
+        queue.go_live(None);
+        let budget: Arc<crate::hub::Budget> = Arc::default();
+        for number in 1..=10 {
+            let frame = Frame::numbered(&number.to_string(), "{}");
+            let queued = Queued::new(frame, Instant::now(), &budget);
+            assert_eq!(queue.append(&[queued]), Taken::All);
+        }
+        assert!(queue.end(Bye::Drain));
+        let begun = write(&mut queue, 4);
+        assert!(
+            begun.contains("id: 4\n") && !begun.contains("id: 5\n"),
+            "{begun}"
+        );
+        assert!(!queue.break_off());
+        assert_eq!(budget.used(), 0);
+        let bye = write(&mut queue, 4);
+        assert!(
+            bye.contains("id: 4\n") && bye.ends_with("\r\n0\r\n\r\n"),
+            "{bye}"
+        );
+        assert!(queue.is_over());
+    }
+
+    #[test]
+    fn what_is_laid_out_is_bounded_in_bytes_and_goes_on_where_it_ended() {
+        let mut queue = Queue::new(1 << 20, true);
+        queue.go_live(None);
+        let frame = Frame::numbered("1", &format!("{:?}", "x".repeat(1000)));
+        let expected = frame.chunks(true).repeat(3);
+        let queued = Queued::new(frame, Instant::now(), &Arc::default());
+        assert_eq!(
+            queue.append(&[queued.clone(), queued.clone(), queued]),
+            Taken::All
+        );
+        let mut written = Vec::new();
+        while !queue.is_empty() {
+            let mut slices = [IoSlice::new(&[]); 8];
+            let (count, bytes) = queue.lay_out(&mut slices, 700);
+            assert!((1..=700).contains(&bytes));
+            written.extend(slices[..count].iter().flat_map(|slice| slice.to_vec()));
+            queue.written(bytes);
+        }
+        assert_eq!(written, expected);
     }
 }

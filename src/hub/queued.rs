@@ -10,7 +10,8 @@ use crate::frame::Frame;
 #[derive(Debug, Default)]
 pub struct Budget {
     bytes: AtomicUsize,
-    frames: AtomicU64,
+    /// The bytes of all frames that there ever were.
+    issued: AtomicU64,
 }
 
 impl Budget {
@@ -18,14 +19,20 @@ impl Budget {
     pub fn used(&self) -> usize {
         self.bytes.load(Ordering::Relaxed)
     }
+
+    /// Whether a stream whose oldest frame was issued there is one of those for whose sake more than `most` bytes wait.
+    /// If the frames of all streams that are not took up more, one of them would have to be older.
+    pub(crate) fn is_behind(&self, issued: u64, most: usize) -> bool {
+        issued.saturating_add(most as u64) < self.issued.load(Ordering::Relaxed)
+    }
 }
 
 /// A frame on its way to streams, which all share it.
 #[derive(Debug)]
 pub struct Queued {
     pub(crate) frame: Frame,
-    /// Its place in the order of all frames, by which the stream furthest behind is found.
-    pub(crate) number: u64,
+    /// The bytes of all frames before it, by which the stream furthest behind is found.
+    pub(crate) issued: u64,
     pub(crate) made: Instant,
     budget: Arc<Budget>,
 }
@@ -33,10 +40,11 @@ pub struct Queued {
 impl Queued {
     /// Charges a frame to the budget until the last owner of what is returned has dropped it.
     pub fn new(frame: Frame, made: Instant, budget: &Arc<Budget>) -> Arc<Self> {
-        budget.bytes.fetch_add(frame.cost(), Ordering::Relaxed);
+        let cost = frame.cost();
+        budget.bytes.fetch_add(cost, Ordering::Relaxed);
         Arc::new(Self {
             frame,
-            number: budget.frames.fetch_add(1, Ordering::Relaxed),
+            issued: budget.issued.fetch_add(cost as u64, Ordering::Relaxed),
             made,
             budget: budget.clone(),
         })

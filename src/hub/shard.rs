@@ -39,6 +39,9 @@ const NARROW: usize = 16;
 /// How many commands are taken before something is written: those that wait together leave together.
 const COMMANDS: usize = 64;
 
+/// And how many pointers to frames are appended, which take a millisecond or so.
+const APPENDS: u64 = 16_384;
+
 /// The token by which the inbox wakes the poller; streams have their numbers, which are less.
 const INBOX: Token = Token(usize::MAX);
 
@@ -110,11 +113,15 @@ pub struct Shard {
     /// The beat at the position of the last whole look, or since when one is under way.
     beat: Result<Arc<Beat>, Instant>,
     generations: u32,
+    /// Pointers to frames that were appended since something was written.
+    appended: u64,
     drain_by: Option<Instant>,
     leaving: VecDeque<Ended>,
     /// How many streams were too slow since that was last told, and the label of one of them.
     slow: Option<(usize, Arc<str>)>,
-    tell_slow_at: Instant,
+    /// How many direct streams were cut since that was last told.
+    cut: usize,
+    tell_at: Instant,
 }
 
 impl Shard {
@@ -139,10 +146,12 @@ impl Shard {
             metrics,
             beat: Err(Instant::now()),
             generations: 0,
+            appended: 0,
             drain_by: None,
             leaving: VecDeque::new(),
             slow: None,
-            tell_slow_at: Instant::now(),
+            cut: 0,
+            tell_at: Instant::now(),
         };
         Ok((shard, handle))
     }
@@ -152,17 +161,19 @@ impl Shard {
         let mut events = Events::with_capacity(1024);
         let mut tick = Instant::now();
         loop {
-            let mut more = true;
-            for _ in 0..COMMANDS {
+            let mut commands = 0;
+            self.appended = 0;
+            let more = loop {
+                if commands == COMMANDS || self.appended > APPENDS {
+                    break true;
+                }
                 match self.inbox.next() {
                     Next::Command(command) => self.take(command),
-                    Next::Nothing => {
-                        more = false;
-                        break;
-                    }
+                    Next::Nothing => break false,
                     Next::Over => return,
                 }
-            }
+                commands += 1;
+            };
             let now = Instant::now();
             if now >= tick {
                 tick = now + TICK;
@@ -303,6 +314,7 @@ impl Shard {
             }
         }
         self.wakes.add(ready == Ready::Narrow, writers);
+        self.appended += sent;
         self.metrics.frames_out.inc_by(sent);
         for stream in full {
             self.end_slow(stream);
@@ -326,10 +338,12 @@ impl Shard {
         if self.budget.used() <= most {
             return;
         }
+        // Whether there are such streams here or with another shard: those who are not far enough behind stay.
         let mut behind: Vec<(u64, u32)> = self
             .streams
             .iter()
             .filter_map(|(key, record)| Some((record.sink.oldest()?, key as u32)))
+            .filter(|(issued, _)| self.budget.is_behind(*issued, most))
             .collect();
         behind.sort_unstable();
         for (_, stream) in behind {
@@ -381,10 +395,19 @@ impl Shard {
                 if !direct.is_blocked() {
                     self.sockets.ready(stream, direct, Ready::Wide);
                 }
-                record.ends = None;
+                // Whoever takes longer for its rest is cut.
+                record.ends = Some((Instant::now() + 3 * self.timing.write_timeout, reason));
                 self.leave_topics(stream);
+                self.schedule(stream);
             }
         }
+    }
+
+    /// Ends a direct stream whose client takes nothing, without a word that it would not take either.
+    fn cut(&mut self, stream: u32) {
+        self.metrics.streams_cut.inc();
+        self.cut += 1;
+        self.remove(stream);
     }
 
     fn remove(&mut self, stream: u32) {

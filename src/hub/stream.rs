@@ -82,7 +82,7 @@ impl Sink {
         }
     }
 
-    /// The number of the oldest frame that is not wholly written, if any.
+    /// Where the oldest frame that is not wholly written stands among all, if there is one.
     pub(crate) fn oldest(&self) -> Option<u64> {
         match self {
             Self::Outbox(outbox) => outbox.oldest(),

@@ -19,7 +19,7 @@ const TELL_EVERY: Duration = Duration::from_secs(1);
 impl Shard {
     /// Beats, ends and deadlines that have come due.
     pub(super) fn turn(&mut self, now: Instant) {
-        self.tell_slow(now);
+        self.tell(now);
         let mut leaving = std::mem::take(&mut self.leaving);
         leaving.retain(|ended| match ended {
             Ended::Outbox(outbox) => outbox.oldest().is_some(),
@@ -50,21 +50,26 @@ impl Shard {
         if record.sink.is_closed() {
             return self.remove(stream);
         }
-        if let Some(stalled) = record.sink.stalled_for(now)
-            && stalled >= self.timing.write_timeout
-        {
-            self.metrics.streams_cut.inc();
-            return self.remove(stream);
+        let patience = self.timing.write_timeout;
+        let is_late =
+            |sink: &Sink| (sink.stalled_for(now)).is_some_and(|stalled| stalled >= patience);
+        if is_late(&record.sink) {
+            // It may have been this process that was stopped.
+            self.try_once_more(stream);
+            match self.streams.get(stream as usize) {
+                None => return,
+                Some(record) if is_late(&record.sink) => return self.cut(stream),
+                Some(_) => {}
+            }
         }
+        let record = &mut self.streams[stream as usize];
         if let Some((at, reason)) = record.ends
             && at <= now
         {
-            self.end(stream, reason);
-            // What is left of a direct one has its deadline.
-            if self.streams.contains(stream as usize) {
-                self.schedule(stream);
-            }
-            return;
+            return match record.sink.is_ending() {
+                true => self.cut(stream),
+                false => self.end(stream, reason),
+            };
         }
         if record.next_beat <= now {
             let Some(beat) = beat else {
@@ -115,12 +120,17 @@ impl Shard {
 
     /// Tells of the streams that were too slow, once a second: in a storm there are thousands, and each
     /// line of a log costs more than ending a stream.
-    fn tell_slow(&mut self, now: Instant) {
-        if now < self.tell_slow_at {
+    fn tell(&mut self, now: Instant) {
+        if now < self.tell_at {
             return;
         }
+        if self.cut > 0 {
+            self.tell_at = now + TELL_EVERY;
+            let streams = std::mem::take(&mut self.cut);
+            tracing::warn!(streams, "streams cut: their clients took nothing");
+        }
         if let Some((streams, one)) = self.slow.take() {
-            self.tell_slow_at = now + TELL_EVERY;
+            self.tell_at = now + TELL_EVERY;
             tracing::warn!(streams, %one, "streams ended: their clients read more slowly than events arrive");
         }
     }

@@ -11,10 +11,14 @@ use crate::hub::direct::{Direct, Leaving, Ready, Wrote};
 use crate::hub::outbox::Key;
 use crate::hub::queue::Phase;
 use crate::hub::stream::{Record, Sink};
+use crate::hub::wheel::TICK;
 
 /// How many streams of each kind are written to before the inbox is looked at again.
 const WRITE_NARROW: usize = 256;
 const WRITE_WIDE: usize = 64;
+
+/// And how many bytes to streams of wide frames, which take a millisecond or so.
+const WRITE_BYTES: usize = 1 << 20;
 
 /// What clients send is read into so many bytes, and forgotten.
 const SCRATCH_BYTES: usize = 4096;
@@ -119,6 +123,7 @@ impl Shard {
             // A signal that came in between is no fault.
             if error.kind() != std::io::ErrorKind::Interrupted {
                 tracing::error!(%error, "the poller of sockets fails");
+                std::thread::sleep(TICK);
             }
             return;
         }
@@ -158,44 +163,56 @@ impl Shard {
             };
             self.write(stream, Ready::Narrow);
         }
+        let mut bytes = 0;
         for _ in 0..WRITE_WIDE {
+            if bytes >= WRITE_BYTES {
+                break;
+            }
             let Some(stream) = self.sockets.wide.pop_front() else {
                 break;
             };
-            self.write(stream, Ready::Wide);
+            bytes += self.write(stream, Ready::Wide);
         }
     }
 
-    fn write(&mut self, stream: u32, ready: Ready) {
+    /// Writes to a stream, unless it has been written to since it was found ready; returns how many bytes.
+    fn write(&mut self, stream: u32, ready: Ready) -> usize {
         let Some(record) = self.streams.get_mut(stream as usize) else {
-            return;
+            return 0;
         };
         let Sink::Direct(direct) = &mut record.sink else {
-            return;
+            return 0;
         };
-        if direct.ready != ready || direct.is_blocked() {
-            return;
+        if direct.ready != ready {
+            return 0;
         }
         direct.ready = Ready::No;
+        if direct.is_blocked() {
+            return 0;
+        }
         let now = Instant::now();
         let made = direct.queue.made();
-        match direct.write(now) {
+        let (wrote, bytes) = direct.write(now);
+        match wrote {
             Wrote::All => {}
             Wrote::Part => self.sockets.ready(stream, direct, Ready::Wide),
             Wrote::Blocked => {
                 if record.due > now + self.timing.write_timeout {
                     self.schedule(stream);
                 }
-                return;
+                return bytes;
             }
             Wrote::End => {
                 let record = self.streams.remove(stream as usize);
                 if let Sink::Direct(direct) = record.sink {
                     direct.close(&mut self.sockets.scratch);
                 }
-                return;
+                return bytes;
             }
-            Wrote::Gone => return self.remove(stream),
+            Wrote::Gone => {
+                self.remove(stream);
+                return bytes;
+            }
         }
         if ready == Ready::Narrow
             && let Some(made) = made
@@ -204,11 +221,24 @@ impl Shard {
                 .frame_wait
                 .observe(made.elapsed().as_secs_f64());
         }
+        bytes
+    }
+
+    /// Writes to a stream whose socket took nothing when it was last asked.
+    pub(super) fn try_once_more(&mut self, stream: u32) {
+        if let Some(record) = self.streams.get_mut(stream as usize)
+            && let Sink::Direct(direct) = &mut record.sink
+        {
+            direct.unblock();
+            direct.ready = Ready::Narrow;
+            self.write(stream, Ready::Narrow);
+        }
     }
 
     /// Ends a direct stream that has ended already within the event that is being sent, or leaves its good-bye.
     pub(super) fn break_off(&mut self, key: Key) {
         if let Some(direct) = self.direct(key)
+            && direct.queue.oldest().is_some()
             && direct.queue.break_off()
         {
             // Half a chunk cannot be followed by anything.
@@ -229,8 +259,7 @@ impl Shard {
         stalled.sort_unstable();
         let count = stalled.len().div_ceil(2);
         for (_, stream) in stalled.into_iter().rev().take(count) {
-            self.metrics.streams_cut.inc();
-            self.remove(stream);
+            self.cut(stream);
         }
     }
 

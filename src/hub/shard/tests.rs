@@ -358,3 +358,34 @@ async fn beats_and_ends_come_through_the_queue() {
     assert!(reader.text.ends_with(end), "{}", reader.text);
     assert_eq!(reader.numbers(), [7, 7]);
 }
+
+#[test]
+fn a_shard_whose_streams_read_ends_none_of_them_for_those_of_another() {
+    let budget: Arc<Budget> = Arc::default();
+    let timing = Timing {
+        heartbeat: Duration::from_secs(3600),
+        stream_age: None,
+        write_timeout: Duration::from_secs(10),
+        queue_bytes: 5_000,
+    };
+    let mut shards = [(); 2].map(|()| {
+        let metrics = Arc::new(Metrics::new());
+        let shard = Shard::new(timing.clone(), budget.clone(), Arc::default(), metrics);
+        shard.expect("a poller")
+    });
+    let [(reading, _), (deaf, _)] = &mut shards;
+    let (mut reader, join) = Reader::join(vec![0], usize::MAX);
+    reading.take(join);
+    let (mut behind, join) = Reader::join(vec![0], usize::MAX);
+    deaf.take(join);
+    for number in 1..=10 {
+        let slice: Arc<[_]> = vec![(topic(0), frame(reading, number, 1_000))].into();
+        let (attempt, _) = Attempt::new();
+        // It sheds before the shard of the one that is behind has even heard of the frame.
+        reading.take(Command::Frames(slice.clone(), attempt.clone()));
+        assert!(!reader.outlet_ended(), "{number}");
+        deaf.take(Command::Frames(slice, attempt));
+        assert!(reader.read());
+    }
+    assert!(behind.outlet_ended());
+}
