@@ -19,6 +19,11 @@ use crate::metrics::Metrics;
 /// How often memory is looked at: more often than it can be filled by what the bounds let through.
 const LOOK_EVERY: Duration = Duration::from_millis(10);
 
+/// What can come in meanwhile, in bytes: with more room than that it is looked at less often, up to a tenth as
+/// often, since each look costs tens of microseconds.
+const LOOK_BYTES: usize = 16 << 20;
+const LOOKS_LEFT_OUT: usize = 10;
+
 /// How often a step is taken: what is let go of is free for others only after the allocator's while.
 const SHED_EVERY: Duration = Duration::from_millis(50);
 
@@ -57,14 +62,17 @@ impl Relief {
         let mut cut = 0;
         let mut told = Instant::now() - TELL_EVERY;
         let mut shed = Instant::now() - SHED_EVERY;
-        let pause = || cancel.run_until_cancelled(tokio::time::sleep(LOOK_EVERY));
-        while pause().await.is_some() {
+        let mut looks = 1;
+        let pause = |looks| cancel.run_until_cancelled(tokio::time::sleep(LOOK_EVERY * looks));
+        while pause(looks).await.is_some() {
             // What cannot be read now can be read the next time.
             let Some(taken) = self.memory.taken() else {
                 continue;
             };
             self.metrics.memory_bytes.set(taken as i64);
             let hundredths = taken / (bound / 100).max(1);
+            let room = (bound / 100 * CLOSE_ABOVE).saturating_sub(taken);
+            looks = (room / LOOK_BYTES).clamp(1, LOOKS_LEFT_OUT) as u32;
             self.door(hundredths);
             if hundredths >= SHED_ABOVE && shed.elapsed() >= SHED_EVERY {
                 shed = Instant::now();

@@ -7,6 +7,7 @@ use mio::{Poll, Token, Waker};
 use tokio::sync::mpsc;
 use tokio::sync::mpsc::error::TryRecvError;
 
+use super::direct::Leaving;
 use super::shard::Command;
 
 /// Commands that may wait: joins of a reconnect storm arrive in bursts.
@@ -59,19 +60,33 @@ pub(crate) fn inbox(poll: &Poll, token: Token) -> std::io::Result<(ShardHandle, 
 impl ShardHandle {
     /// Tells the shard something, once there is room in its inbox.
     pub async fn send(&self, command: Command) -> Result<(), Gone> {
-        // Only the next beat wants to know that a look is through, and finds out by itself.
-        let is_news = !matches!(command, Command::Through(_));
+        let urgent = command.is_urgent();
         self.commands.send(command).await.map_err(|_| Gone)?;
-        if !is_news {
-            return Ok(());
+        // An inbox that fills would hold up whoever tells the next shard something urgent.
+        if urgent || self.commands.capacity() < COMMANDS / 2 {
+            self.wake();
         }
+        Ok(())
+    }
+
+    /// Hands over a stream that has left hyper; the shard is woken for it if something waits there.
+    pub async fn hand_over(&self, leaving: Leaving) -> Result<(), Gone> {
+        let outbox = leaving.outlet.outbox();
+        self.send(Command::Direct(leaving)).await?;
+        // What comes from now on wakes the shard, which then finds the stream first.
+        if outbox.is_waiting() {
+            self.wake();
+        }
+        Ok(())
+    }
+
+    fn wake(&self) {
         // Either the shard sees what was sent, or this sees that it sleeps.
         fence(Ordering::SeqCst);
         if self.sleep.asleep.swap(false, Ordering::SeqCst) {
             let woken = self.sleep.waker.wake();
             woken.expect("a counter takes one more");
         }
-        Ok(())
     }
 }
 

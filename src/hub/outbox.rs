@@ -124,6 +124,12 @@ impl Outbox {
         self.0.lock().key = Some(key);
     }
 
+    /// Whether something is to be written.
+    pub(crate) fn is_waiting(&self) -> bool {
+        let state = self.0.lock();
+        !state.queue.is_empty()
+    }
+
     /// Whether the sink is gone.
     pub(crate) fn is_closed(&self) -> bool {
         self.0.lock().closed
@@ -165,6 +171,11 @@ impl Outlet {
         // A replaced waker is never lost: the sink is polled by one task.
         state.writer = Some(cx.waker().clone());
         Poll::Pending
+    }
+
+    /// The other end.
+    pub(crate) fn outbox(&self) -> Outbox {
+        Outbox(self.0.clone())
     }
 
     /// Leaves the queue to whoever writes it without hyper, and says by what the shard knows the stream.

@@ -93,6 +93,14 @@ pub enum Command {
     Close,
 }
 
+impl Command {
+    /// Whether a shard that sleeps is woken for it, and does not find it with whatever comes next, or at its next
+    /// tick.
+    pub(super) fn is_urgent(&self) -> bool {
+        !matches!(self, Self::Join(_) | Self::Direct(_) | Self::Through(_))
+    }
+}
+
 /// A stream that has ended, and is charged with what it still sends.
 enum Ended {
     Outbox(Outbox),

@@ -1,6 +1,7 @@
 //! Which streams want which topic: lists that join and leave in constant time per topic.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 
 use crate::topic::Topic;
 
@@ -18,21 +19,54 @@ struct Member {
     place: u32,
 }
 
+/// The members of one topic: most topics are somebody's own, and need no list.
+#[derive(Debug)]
+enum Members {
+    One(Member),
+    Many(Vec<Member>),
+}
+
+impl Members {
+    fn push(&mut self, member: Member) {
+        match self {
+            Self::One(one) => *self = Self::Many(vec![*one, member]),
+            Self::Many(many) => many.push(member),
+        }
+    }
+
+    fn as_slice(&self) -> &[Member] {
+        match self {
+            Self::One(one) => std::slice::from_ref(one),
+            Self::Many(many) => many,
+        }
+    }
+}
+
 /// The streams of each topic.
 #[derive(Debug, Default)]
 pub(crate) struct Topics {
-    lists: HashMap<Topic, Vec<Member>>,
+    lists: HashMap<Topic, Members>,
 }
 
 impl Topics {
     /// Adds a stream to its topics, which are distinct, and returns its places.
     pub(crate) fn join(&mut self, stream: u32, topics: &[Topic]) -> Box<[Place]> {
         let places = topics.iter().zip(0u32..).map(|(topic, place)| {
-            let list = self.lists.entry(topic.clone()).or_default();
-            list.push(Member { stream, place });
+            let member = Member { stream, place };
+            let (topic, index) = match self.lists.entry(topic.clone()) {
+                Entry::Vacant(entry) => {
+                    // Streams of a topic share its text.
+                    let entry = entry.insert_entry(Members::One(member));
+                    (entry.key().clone(), 0)
+                }
+                Entry::Occupied(mut entry) => {
+                    entry.get_mut().push(member);
+                    (entry.key().clone(), entry.get().as_slice().len() - 1)
+                }
+            };
             Place {
-                topic: topic.clone(),
-                index: (list.len() - 1) as u32,
+                topic,
+                index: index as u32,
             }
         });
         places.collect()
@@ -42,15 +76,22 @@ impl Topics {
     pub(crate) fn leave(&mut self, places: &[Place]) -> Vec<(u32, u32, u32)> {
         let mut moved = Vec::new();
         for place in places {
-            let list = self
-                .lists
-                .get_mut(&place.topic)
-                .expect("a joined topic has a list");
-            list.swap_remove(place.index as usize);
-            if let Some(member) = list.get(place.index as usize) {
+            let members = self.lists.get_mut(&place.topic);
+            let left = match members.expect("a joined topic has members") {
+                Members::One(_) => &[][..],
+                Members::Many(many) => {
+                    many.swap_remove(place.index as usize);
+                    // What a crowd took is given back when it has left.
+                    if many.len() < many.capacity() / 4 {
+                        many.shrink_to(many.len() * 2);
+                    }
+                    many
+                }
+            };
+            if let Some(member) = left.get(place.index as usize) {
                 moved.push((member.stream, member.place, place.index));
             }
-            if list.is_empty() {
+            if left.is_empty() {
                 self.lists.remove(&place.topic);
             }
         }
@@ -59,7 +100,7 @@ impl Topics {
 
     /// The streams of a topic.
     pub(crate) fn of(&self, topic: &Topic) -> impl ExactSizeIterator<Item = u32> + '_ {
-        let list = self.lists.get(topic).map_or(&[][..], Vec::as_slice);
+        let list = self.lists.get(topic).map_or(&[][..], Members::as_slice);
         list.iter().map(|member| member.stream)
     }
 }

@@ -16,6 +16,9 @@ use crate::topic::Topic;
 /// What an entry costs beside its frame: list places, tag, counts; measured generously.
 const ENTRY_BYTES: usize = 200;
 
+/// How many events are indexed at a time, which takes a millisecond or two.
+const INDEX_EVENTS: usize = 4096;
+
 /// One event in the window.
 #[derive(Debug)]
 pub struct Entry {
@@ -57,9 +60,12 @@ struct State {
     /// Everything that this has seen came before the window. `None` until the first look.
     since: Option<Mark>,
     pages: VecDeque<Page>,
+    next_page: u64,
+    /// The first page that is not indexed yet: that is left to those who come back, since most events leave the window
+    /// without anybody asking for them.
+    unindexed: u64,
     /// The events of each topic, each with the number of its page, in the order of pages.
     by_topic: HashMap<Topic, VecDeque<(u64, Arc<Entry>)>>,
-    next_page: u64,
     /// Tags of the events in the window, by which cursors are recognised.
     tags: HashMap<i64, Tag>,
     bytes: usize,
@@ -88,8 +94,9 @@ impl Window {
             state: Mutex::new(State {
                 since: None,
                 pages: VecDeque::new(),
-                by_topic: HashMap::new(),
                 next_page: 0,
+                unindexed: 0,
+                by_topic: HashMap::new(),
                 tags: HashMap::new(),
                 bytes: 0,
             }),
@@ -115,14 +122,8 @@ impl Window {
         }
         let number = state.next_page;
         state.next_page += 1;
-        for entry in &entries {
-            state.bytes += entry.frame.cost() + ENTRY_BYTES;
-            state
-                .tags
-                .insert(entry.id, Tag::of(entry.id, entry.xid, entry.at));
-            let list = state.by_topic.entry(entry.topic.clone()).or_default();
-            list.push_back((number, entry.clone()));
-        }
+        let costs = entries.iter().map(|entry| entry.frame.cost() + ENTRY_BYTES);
+        state.bytes += costs.sum::<usize>();
         state.pages.push_back(Page {
             number,
             to: to.clone(),
@@ -153,7 +154,12 @@ impl Window {
         topics: &[Topic],
         limit: usize,
     ) -> Missed {
-        let state = self.lock();
+        let mut state = self.lock();
+        while state.index_some() {
+            // Whoever hands events over need not wait for all of it.
+            drop(state);
+            state = self.lock();
+        }
         if !state.serves(cursor) {
             return Missed::Unknown;
         }
@@ -192,6 +198,28 @@ impl Window {
 }
 
 impl State {
+    /// Indexes some pages; returns whether others are left.
+    fn index_some(&mut self) -> bool {
+        let first = self
+            .pages
+            .partition_point(|page| page.number < self.unindexed);
+        let mut entries = 0;
+        for page in self.pages.range(first..) {
+            if entries > INDEX_EVENTS {
+                return true;
+            }
+            for entry in &page.entries {
+                let tag = Tag::of(entry.id, entry.xid, entry.at);
+                self.tags.insert(entry.id, tag);
+                let list = self.by_topic.entry(entry.topic.clone()).or_default();
+                list.push_back((page.number, entry.clone()));
+            }
+            entries += page.entries.len();
+            self.unindexed = page.number + 1;
+        }
+        false
+    }
+
     /// Whether the cursor has seen all that came before the window, and the window recognises it.
     fn serves(&self, cursor: &Cursor) -> bool {
         let Some(since) = &self.since else {
@@ -215,6 +243,9 @@ impl State {
             let page = self.pages.pop_front().expect("it was just seen");
             for entry in page.entries {
                 self.bytes -= entry.frame.cost() + ENTRY_BYTES;
+                if page.number >= self.unindexed {
+                    continue;
+                }
                 self.tags.remove(&entry.id);
                 let list = self
                     .by_topic

@@ -20,7 +20,7 @@ use crate::frame::{self, Bye, Position, Reset};
 use crate::hub::direct::{Keep, Leaving};
 use crate::hub::directory::Guest;
 use crate::hub::outbox::outbox;
-use crate::hub::shard::{Command, Join};
+use crate::hub::shard::Join;
 use crate::hub::{Outbox, Outlet, ShardHandle};
 use crate::topic::Topic;
 
@@ -128,7 +128,7 @@ impl Live {
     pub async fn onto(self, socket: std::net::TcpStream, keep: Keep) {
         let leaving = Leaving::new(self.outlet, socket, keep);
         // The shard has gone only when the gateway ends, and then everything closes.
-        let _ = self.shard.send(Command::Direct(leaving)).await;
+        let _ = self.shard.hand_over(leaving).await;
     }
 }
 
