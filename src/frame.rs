@@ -333,9 +333,58 @@ fn push_line(text: &mut String, field: &str, value: &str) {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use crate::topic::Topic;
+
+    /// Where bytes of a chunked body end.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    pub(crate) enum End {
+        /// Between two chunks.
+        Between,
+        /// Within one, or within its size.
+        Within,
+        /// After the last.
+        Over,
+    }
+
+    /// What a chunked body holds, read as strictly as a client may, and where it ends.
+    pub(crate) fn dechunk(mut bytes: &[u8]) -> (String, End) {
+        let mut body = Vec::new();
+        let end = loop {
+            if bytes.is_empty() {
+                break End::Between;
+            }
+            let Some(line) = bytes.windows(2).position(|two| two == b"\r\n") else {
+                break End::Within;
+            };
+            let (size, rest) = (&bytes[..line], &bytes[line + 2..]);
+            assert!(size.iter().all(u8::is_ascii_hexdigit), "a size: {size:?}");
+            let size = std::str::from_utf8(size).expect("digits");
+            let size = usize::from_str_radix(size, 16).expect("a size");
+            body.extend_from_slice(&rest[..rest.len().min(size)]);
+            if rest.len() < size + 2 {
+                break End::Within;
+            }
+            assert_eq!(&rest[size..size + 2], b"\r\n", "the end of a chunk");
+            bytes = &rest[size + 2..];
+            if size == 0 {
+                assert!(bytes.is_empty(), "after the end: {bytes:?}");
+                break End::Over;
+            }
+        };
+        (String::from_utf8(body).expect("text"), end)
+    }
+
+    #[test]
+    fn a_chunked_body_is_read_up_to_where_it_ends() {
+        let text = |body: &str, end| (body.to_owned(), end);
+        assert_eq!(dechunk(b""), text("", End::Between));
+        assert_eq!(dechunk(b"2\r\nab\r\n1\r\nc\r\n"), text("abc", End::Between));
+        assert_eq!(dechunk(b"2\r\nab\r\nA"), text("ab", End::Within));
+        assert_eq!(dechunk(b"2\r\nab\r\n3\r\nc"), text("abc", End::Within));
+        assert_eq!(dechunk(b"1\r\na\r\n0\r\n\r\n"), text("a", End::Over));
+    }
 
     fn event() -> Event {
         Event {

@@ -161,3 +161,6 @@ where
         None => End::Over(over.expect("it is over, or a stream has left")),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -200,3 +200,107 @@ impl Direct {
         }
     }
 }
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use std::net::{TcpListener, TcpStream};
+
+    use super::*;
+    use crate::frame::Frame;
+    use crate::hub::queued::Budget;
+
+    /// Both ends of a connection: the client's, and the one that a stream is written to. If they are to be filled,
+    /// the buffers between them are small.
+    pub(crate) fn connection(small: bool) -> (TcpStream, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let address = listener.local_addr().expect("an address");
+        let client = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None);
+        let client = client.expect("a socket");
+        if small {
+            client.set_recv_buffer_size(4096).expect("a small buffer");
+        }
+        client.connect(&address.into()).expect("connects");
+        let (socket, _) = listener.accept().expect("a connection");
+        if small {
+            let socket = socket2::SockRef::from(&socket);
+            socket.set_send_buffer_size(4096).expect("a small buffer");
+        }
+        socket.set_nodelay(true).expect("an option");
+        socket.set_nonblocking(true).expect("an option");
+        (client.into(), socket)
+    }
+
+    /// A stream that is live, and its client.
+    fn direct() -> (Direct, TcpStream) {
+        let (client, socket) = connection(true);
+        let mut queue = Queue::new(usize::MAX, false);
+        queue.go_live(None);
+        (Direct::new(queue, socket, Box::new(())), client)
+    }
+
+    /// Waits for what the other end of a connection brings about.
+    fn until(mut is_so: impl FnMut() -> bool) {
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while !is_so() {
+            assert!(Instant::now() < deadline, "it never was");
+            std::thread::yield_now();
+        }
+    }
+
+    #[test]
+    fn a_client_may_send_so_much_after_its_request_and_no_more() {
+        let (mut direct, mut client) = direct();
+        let mut scratch = [0; 4096];
+        let bytes = vec![b'x'; INPUT_BYTES as usize];
+        let sender = std::thread::spawn(move || {
+            client.write_all(&bytes).expect("it is read");
+            client
+        });
+        until(|| {
+            assert!(direct.discard(&mut scratch));
+            direct.input == INPUT_BYTES
+        });
+        assert!(direct.discard(&mut scratch));
+        let mut client = sender.join().expect("no panic");
+        client.write_all(b"x").expect("nobody has closed");
+        until(|| !direct.discard(&mut scratch));
+    }
+
+    #[test]
+    fn who_takes_something_has_its_time_again() {
+        let (mut direct, mut client) = direct();
+        let budget = Arc::new(Budget::default());
+        let (attempt, _) = Attempt::new();
+        let json = format!("{:?}", "x".repeat(100_000));
+        for number in 1..=50 {
+            let frame = Frame::numbered(&number.to_string(), &json);
+            let queued = Queued::new(frame, Instant::now(), &budget);
+            direct.append(&[queued], &attempt);
+        }
+        let begun = Instant::now();
+        let second = Duration::from_secs(1);
+        assert_eq!(direct.stalled_for(begun), None);
+        assert_eq!(direct.write(begun), Wrote::Blocked);
+        assert!(direct.is_blocked());
+        // The system may take a little more, until its buffers are full.
+        until(|| {
+            let before = (direct.queue.oldest(), direct.stalled);
+            direct.write(begun + second) == Wrote::Blocked
+                && before == (direct.queue.oldest(), direct.stalled)
+        });
+        let since = direct.stalled.expect("it takes nothing");
+        assert!(since <= begun + second);
+        assert_eq!(direct.write(begun + 2 * second), Wrote::Blocked);
+        assert_eq!(direct.stalled, Some(since));
+        assert_eq!(direct.stalled_for(since + 3 * second), Some(3 * second));
+        let mut bytes = [0; 4096];
+        until(|| {
+            let read = client.read(&mut bytes).expect("something comes");
+            assert!(read > 0);
+            direct.write(begun + 4 * second);
+            direct.stalled == Some(begun + 4 * second)
+        });
+        drop(direct);
+        assert_eq!(budget.used(), 0);
+    }
+}

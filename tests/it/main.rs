@@ -9,6 +9,7 @@ mod cli;
 mod cursors;
 mod dev_command;
 mod development;
+mod direct;
 mod docs;
 mod doctor;
 mod drain;

@@ -1,5 +1,8 @@
 //! A shard without its loop: what it takes, and what its streams read.
 
+mod order;
+mod sockets;
+
 use std::task::{Context, Poll, Waker};
 
 use proptest::prelude::*;
