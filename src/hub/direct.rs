@@ -280,17 +280,17 @@ pub(crate) mod tests {
         let begun = Instant::now();
         let second = Duration::from_secs(1);
         assert_eq!(direct.stalled_for(begun), None);
-        assert_eq!(direct.write(begun), Wrote::Blocked);
+        assert_eq!(direct.write(begun).0, Wrote::Blocked);
         assert!(direct.is_blocked());
         // The system may take a little more, until its buffers are full.
         until(|| {
             let before = (direct.queue.oldest(), direct.stalled);
-            direct.write(begun + second) == Wrote::Blocked
+            direct.write(begun + second).0 == Wrote::Blocked
                 && before == (direct.queue.oldest(), direct.stalled)
         });
         let since = direct.stalled.expect("it takes nothing");
         assert!(since <= begun + second);
-        assert_eq!(direct.write(begun + 2 * second), Wrote::Blocked);
+        assert_eq!(direct.write(begun + 2 * second).0, Wrote::Blocked);
         assert_eq!(direct.stalled, Some(since));
         assert_eq!(direct.stalled_for(since + 3 * second), Some(3 * second));
         let mut bytes = [0; 4096];

@@ -240,7 +240,10 @@ impl Run {
             .serve_connection(TokioIo::new(io), service);
         let end = run(connection, &exit, self.graceful.cancelled());
         let end = tokio::time::timeout(FOREVER * 2, end).await;
-        end.expect("it does not stand still")
+        match end.expect("it does not stand still") {
+            End::Left(connection, ()) => End::Left(socket(connection), ()),
+            End::Over(result) => End::Over(result),
+        }
     }
 }
 
