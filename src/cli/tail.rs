@@ -8,11 +8,12 @@ mod output;
 
 use std::collections::BTreeSet;
 use std::convert::Infallible;
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::anyhow;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use self::output::Output;
@@ -29,6 +30,10 @@ use crate::topic::Pattern;
 
 /// A look happens at least this often, whatever becomes of the bells.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+/// How long what is being written may take when it is to stop, so that the position that it tells is that of what
+/// can be read.
+const SETTLE: Duration = Duration::from_millis(100);
 
 /// What to show.
 #[derive(Debug, clap::Args)]
@@ -85,6 +90,7 @@ pub(super) async fn run(args: Args) -> Result<(), Failure> {
         database,
         bell,
         output: &output,
+        writing: None,
     };
     let end = tokio::select! {
         () = stop.asked() => End::Stopped,
@@ -97,6 +103,7 @@ pub(super) async fn run(args: Args) -> Result<(), Failure> {
     };
     match end {
         End::Stopped => {
+            watch.settle().await;
             if let Some(text) = watch.position.to_text() {
                 eprintln!("tidings: to go on from here: --since {text}");
             }
@@ -135,9 +142,20 @@ struct Watch<'a> {
     database: Database,
     bell: Arc<Bell>,
     output: &'a Output,
+    /// What is being written, and the position once it is.
+    writing: Option<(oneshot::Receiver<io::Result<()>>, Cursor)>,
 }
 
 impl Watch<'_> {
+    /// Moves on to what has just been written, if it was interrupted while it waited for that.
+    async fn settle(&mut self) {
+        if let Some((written, next)) = self.writing.take()
+            && let Ok(Ok(Ok(()))) = tokio::time::timeout(SETTLE, written).await
+        {
+            self.position = next;
+        }
+    }
+
     /// Shows events, through every loss of the session.
     async fn follow(&mut self, mut tail: Tail) -> Result<Infallible, End> {
         let mut backoff = Backoff::new();
@@ -200,12 +218,13 @@ impl Watch<'_> {
             },
             _ => Cursor::At(to),
         };
-        self.show(&page.events).await.map_err(Over::End)?;
+        self.show(&page.events, &next).await.map_err(Over::End)?;
+        self.writing = None;
         self.position = next;
         Ok(page.more)
     }
 
-    async fn show(&self, events: &[Event]) -> Result<(), End> {
+    async fn show(&mut self, events: &[Event], next: &Cursor) -> Result<(), End> {
         let mut lines = String::new();
         for event in events {
             if self.topics.iter().any(|topic| topic.covers(&event.topic)) {
@@ -216,10 +235,14 @@ impl Watch<'_> {
         if lines.is_empty() {
             return Ok(());
         }
-        match self.output.write(lines.into_bytes()).await {
-            Ok(()) => Ok(()),
-            Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Err(End::Closed),
-            Err(error) => Err(End::Failed(anyhow!("standard output: {error}").into())),
+        let written = self.output.write(lines.into_bytes()).await;
+        let (written, _) = self.writing.insert((written, next.clone()));
+        match written.await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(error)) if error.kind() != io::ErrorKind::BrokenPipe => {
+                Err(End::Failed(anyhow!("standard output: {error}").into()))
+            }
+            Ok(Err(_)) | Err(_) => Err(End::Closed),
         }
     }
 }

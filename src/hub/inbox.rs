@@ -1,7 +1,7 @@
 //! The inbox of a shard: what it is told arrives here in order, and wakes it when it sleeps in its poller.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering, fence};
+use std::sync::atomic::{AtomicU8, Ordering, fence};
 
 use mio::{Poll, Token, Waker};
 use tokio::sync::mpsc;
@@ -26,8 +26,27 @@ pub struct Gone;
 
 struct Sleep {
     waker: Waker,
-    asleep: AtomicBool,
+    /// How deep the shard sleeps: an [`Urgency`] as a number, from which on it is woken, or [`AWAKE`].
+    depth: AtomicU8,
 }
+
+/// How soon a shard is to see a command.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Urgency {
+    /// At once.
+    Now = 0,
+    /// Within a nap.
+    Soon = 1,
+    /// With whatever comes next, or at the next tick.
+    Sometime = 2,
+}
+
+/// The depth of a sleep from which nothing wakes, because there is none.
+const AWAKE: u8 = 0;
+/// The depth from which only what is urgent wakes.
+const NAP: u8 = Urgency::Now as u8 + 1;
+/// The depth from which all wakes that is not for sometime.
+const DEEP: u8 = Urgency::Soon as u8 + 1;
 
 /// The shard's end.
 pub(crate) struct Inbox {
@@ -48,7 +67,7 @@ pub(crate) fn inbox(poll: &Poll, token: Token) -> std::io::Result<(ShardHandle, 
     let (sender, commands) = mpsc::channel(COMMANDS);
     let sleep = Arc::new(Sleep {
         waker: Waker::new(poll.registry(), token)?,
-        asleep: AtomicBool::new(false),
+        depth: AtomicU8::new(AWAKE),
     });
     let handle = ShardHandle {
         commands: sender,
@@ -60,30 +79,32 @@ pub(crate) fn inbox(poll: &Poll, token: Token) -> std::io::Result<(ShardHandle, 
 impl ShardHandle {
     /// Tells the shard something, once there is room in its inbox.
     pub async fn send(&self, command: Command) -> Result<(), Gone> {
-        let urgent = command.is_urgent();
+        let mut urgency = command.urgency();
         self.commands.send(command).await.map_err(|_| Gone)?;
         // An inbox that fills would hold up whoever tells the next shard something urgent.
-        if urgent || self.commands.capacity() < COMMANDS / 2 {
-            self.wake();
+        if self.commands.capacity() < COMMANDS / 2 {
+            urgency = Urgency::Now;
         }
+        self.wake(urgency);
         Ok(())
     }
 
-    /// Hands over a stream that has left hyper; the shard is woken for it if something waits there.
+    /// Hands over a stream that has left hyper; the shard is woken at once if something waits there.
     pub async fn hand_over(&self, leaving: Leaving) -> Result<(), Gone> {
         let outbox = leaving.outlet.outbox();
         self.send(Command::Direct(leaving)).await?;
         // What comes from now on wakes the shard, which then finds the stream first.
         if outbox.is_waiting() {
-            self.wake();
+            self.wake(Urgency::Now);
         }
         Ok(())
     }
 
-    fn wake(&self) {
+    fn wake(&self, urgency: Urgency) {
         // Either the shard sees what was sent, or this sees that it sleeps.
         fence(Ordering::SeqCst);
-        if self.sleep.asleep.swap(false, Ordering::SeqCst) {
+        let depth = self.sleep.depth.load(Ordering::SeqCst);
+        if depth > urgency as u8 && self.sleep.depth.swap(AWAKE, Ordering::SeqCst) != AWAKE {
             let woken = self.sleep.waker.wake();
             woken.expect("a counter takes one more");
         }
@@ -99,15 +120,16 @@ impl Inbox {
         }
     }
 
-    /// Says that the shard is about to sleep; returns whether it may, and then it is woken by what comes.
-    pub(crate) fn doze(&self) -> bool {
-        self.sleep.asleep.store(true, Ordering::SeqCst);
+    /// Says that the shard is about to sleep, or only to nap; returns whether it may.
+    pub(crate) fn doze(&self, nap: bool) -> bool {
+        let depth = if nap { NAP } else { DEEP };
+        self.sleep.depth.store(depth, Ordering::SeqCst);
         fence(Ordering::SeqCst);
         self.commands.is_empty()
     }
 
     /// Says that it is awake.
     pub(crate) fn rouse(&self) {
-        self.sleep.asleep.store(false, Ordering::SeqCst);
+        self.sleep.depth.store(AWAKE, Ordering::SeqCst);
     }
 }

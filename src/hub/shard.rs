@@ -21,7 +21,7 @@ use slab::Slab;
 use self::sockets::Sockets;
 use super::attempt::Attempt;
 use super::direct::{Direct, Leaving, Ready};
-use super::inbox::{Inbox, Next, ShardHandle, inbox};
+use super::inbox::{Inbox, Next, ShardHandle, Urgency, inbox};
 use super::outbox::{Key, Outbox};
 use super::queue::{Beat, Taken};
 use super::queued::{Budget, Queued};
@@ -41,6 +41,9 @@ const COMMANDS: usize = 64;
 
 /// And how many pointers to frames are appended, which take a millisecond or so.
 const APPENDS: u64 = 16_384;
+
+/// How long it naps after streams have come, woken only by what is urgent.
+const NAP: Duration = Duration::from_millis(2);
 
 /// The token by which the inbox wakes the poller; streams have their numbers, which are less.
 const INBOX: Token = Token(usize::MAX);
@@ -94,10 +97,13 @@ pub enum Command {
 }
 
 impl Command {
-    /// Whether a shard that sleeps is woken for it, and does not find it with whatever comes next, or at its next
-    /// tick.
-    pub(super) fn is_urgent(&self) -> bool {
-        !matches!(self, Self::Join(_) | Self::Direct(_) | Self::Through(_))
+    /// Streams come by the thousand, and what is urgent for one of them says so by itself.
+    pub(super) fn urgency(&self) -> Urgency {
+        match self {
+            Self::Join(_) | Self::Through(_) => Urgency::Sometime,
+            Self::Direct(_) => Urgency::Soon,
+            _ => Urgency::Now,
+        }
     }
 }
 
@@ -121,6 +127,8 @@ pub struct Shard {
     /// The beat at the position of the last whole look, or since when one is under way.
     beat: Result<Arc<Beat>, Instant>,
     generations: u32,
+    /// Whether streams have come since it slept.
+    newcomers: bool,
     /// Pointers to frames that were appended since something was written.
     appended: u64,
     drain_by: Option<Instant>,
@@ -154,6 +162,7 @@ impl Shard {
             metrics,
             beat: Err(Instant::now()),
             generations: 0,
+            newcomers: false,
             appended: 0,
             drain_by: None,
             leaving: VecDeque::new(),
@@ -188,9 +197,11 @@ impl Shard {
                 self.turn(now);
             }
             self.write_some();
-            // Sleeps only when nothing can be done.
-            let idle = !more && !self.sockets.is_ready() && self.inbox.doze();
+            // Sleeps only when nothing can be done, and lightly while streams keep coming.
+            let nap = std::mem::take(&mut self.newcomers);
+            let idle = !more && !self.sockets.is_ready() && self.inbox.doze(nap);
             let patience = match idle {
+                true if nap => NAP,
                 true => tick.saturating_duration_since(Instant::now()),
                 false => Duration::ZERO,
             };
@@ -254,6 +265,7 @@ impl Shard {
     }
 
     fn join(&mut self, join: Join) {
+        self.newcomers = true;
         if join.outbox.is_closed() {
             return;
         }

@@ -35,13 +35,13 @@ impl Output {
         Ok(Self { pieces })
     }
 
-    /// Returns when all of it is written.
-    pub(super) async fn write(&self, bytes: Vec<u8>) -> io::Result<()> {
+    /// Returns when it is being written, with the way to learn when all of it is; an error of that says that
+    /// the output has gone.
+    pub(super) async fn write(&self, bytes: Vec<u8>) -> oneshot::Receiver<io::Result<()>> {
         let (done, written) = oneshot::channel();
-        let gone = || io::Error::from(io::ErrorKind::BrokenPipe);
-        let handed = self.pieces.send((bytes, done)).await;
-        handed.map_err(|_| gone())?;
-        written.await.map_err(|_| gone())?
+        // If nobody takes it any more, its end says so.
+        let _ = self.pieces.send((bytes, done)).await;
+        written
     }
 
     /// Resolves when nobody is left to read; never for files and other outputs that cannot tell.

@@ -72,6 +72,7 @@ impl Shard {
             socket,
             keep,
         } = leaving;
+        self.newcomers = true;
         let (queue, key) = outlet.leave();
         if self.sockets.closed || queue.is_over() {
             return;
