@@ -27,7 +27,7 @@ use crate::relay::{Feed, Request, Since};
 use crate::topic::Topic;
 
 /// Answers a request for a stream.
-pub(crate) fn events(
+pub(crate) async fn events(
     app: &App,
     peer: SocketAddr,
     request: &Parts,
@@ -56,7 +56,7 @@ pub(crate) fn events(
         let bye = Feed::bye(&app.relay, Bye::Overload, &since);
         return Ok(stream(Body::Full(Full::new(bye))));
     };
-    let feed = Feed::open(
+    let mut feed = Feed::open(
         app.relay.clone(),
         Request {
             topics,
@@ -68,6 +68,7 @@ pub(crate) fn events(
             label,
         },
     );
+    feed.begin().await;
     let watched = app.directory.watch(accept::cut(request));
     let open = app.metrics.streams("hyper");
     let events = Events::new(feed, seat, watched, open, Exit::of(request));

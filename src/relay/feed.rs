@@ -4,14 +4,15 @@
 //! then on hands out what the shard appends to its outbox. Whoever writes it pulls; what opens it
 //! runs only while it is pulled and ends when it is dropped, so that no task outlives its stream.
 
+use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard};
-use std::task::{Context, Poll};
-use std::time::Instant;
+use std::task::{Context, Poll, ready};
+use std::time::{Duration, Instant};
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use tokio::sync::mpsc;
-use tokio::time::timeout_at;
+use tokio::time::{timeout, timeout_at};
 
 use super::attach::Relay;
 use super::replay::{Refused, Replay};
@@ -23,6 +24,12 @@ use crate::hub::outbox::outbox;
 use crate::hub::shard::Join;
 use crate::hub::{Outbox, Outlet, ShardHandle};
 use crate::topic::Topic;
+
+/// How long the first byte waits for the rest of the opening, which takes a look: a write and a packet are spared.
+const MOMENT: Duration = Duration::from_millis(5);
+
+/// How much of an opening is kept meanwhile.
+const MOMENT_BYTES: usize = 16 << 10;
 
 /// Where a stream wants to begin.
 #[derive(Clone, Debug)]
@@ -114,6 +121,8 @@ pub struct Feed {
     outlet: Option<Outlet>,
     /// What feeds it, once it is live.
     shard: Option<ShardHandle>,
+    /// What it has said before anybody asked.
+    said: Bytes,
 }
 
 /// A live stream whose bytes are to be written by its shard.
@@ -152,11 +161,32 @@ impl Feed {
             opening: Some(Opening { act, blocks }),
             outlet: Some(outlet),
             shard: None,
+            said: Bytes::new(),
         }
+    }
+
+    /// Opens for a moment before the first byte leaves, so that in most cases all of the opening leaves at once.
+    pub async fn begin(&mut self) {
+        let mut said = BytesMut::new();
+        let opening = poll_fn(|cx| {
+            while self.opening.is_some() && said.len() < MOMENT_BYTES {
+                match ready!(self.poll_next(cx)) {
+                    Some(block) => said.extend_from_slice(&block),
+                    None => break,
+                }
+            }
+            Poll::Ready(())
+        });
+        // What has been said until then is not lost.
+        let _ = timeout(MOMENT, opening).await;
+        self.said = said.freeze();
     }
 
     /// The stream, if it is live: nothing more comes from here then.
     pub fn leave(&mut self) -> Option<Live> {
+        if !self.said.is_empty() {
+            return None;
+        }
         let shard = self.shard.take()?;
         let outlet = self.outlet.take()?;
         Some(Live { outlet, shard })
@@ -173,6 +203,9 @@ impl Feed {
 
     /// The next bytes to write; `None` when the stream is over.
     pub fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Bytes>> {
+        if !self.said.is_empty() {
+            return Poll::Ready(Some(std::mem::take(&mut self.said)));
+        }
         let Some(outlet) = &mut self.outlet else {
             return Poll::Ready(None);
         };
@@ -299,8 +332,6 @@ fn ready_json(request: &Request, resumed: bool, replayed: usize) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::future::poll_fn;
-
     use super::*;
 
     /// Uses up one unit of what a task may do before it must let others run.
@@ -335,6 +366,7 @@ mod tests {
                     opening: Some(Opening { act, blocks }),
                     outlet: Some(outlet),
                     shard: None,
+                    said: Bytes::new(),
                 };
                 poll_fn(|cx| feed.poll_next(cx)).await
             });
