@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use serde_json::Value;
 use tidings::dev::cluster::{Access, Cluster, ClusterOptions};
@@ -48,7 +48,8 @@ impl Bench {
         migrate
             .arg("migrate")
             .env("DATABASE_URL", bench.database())
-            .env("TIDINGS_LOG", "warn");
+            .env("TIDINGS_LOG", "warn")
+            .stdout(Stdio::null());
         if !migrate.status()?.success() {
             return Err("the database could not be migrated".into());
         }

@@ -10,14 +10,14 @@ use socket2::{Domain, Socket, Type};
 use super::Result;
 use super::bench::Bench;
 use super::generator::{PADDING, SPACES};
-use super::server::{Process, Server, answers, free_address};
+use super::server::{Process, Server, free_address};
 
 /// Below the descriptors that there are, as the gateway's streams are.
 const CONNECTIONS: usize = 20_000;
 const BACKLOG: i32 = 4_096;
 /// Bytes that the gateway puts around an event's data and Nchan does not: a longer cursor, the event's other
 /// fields, the bounds of a chunk.
-const LESS_AROUND: usize = 111;
+const LESS_AROUND: usize = 103;
 
 pub(crate) fn start(bench: &Bench) -> Result<Server> {
     let address = free_address()?;
@@ -34,18 +34,19 @@ pub(crate) fn start(bench: &Bench) -> Result<Server> {
         .env("NGINX", format!("{};", listener.as_raw_fd()));
     let mut process = Process::start(&mut command)?;
     drop(listener);
-    process.wait_until(|| answers(address)).map_err(|error| {
-        match std::fs::read_to_string(&log) {
+    let master = process.id();
+    process.wait_until(|| worker(master).is_ok()).map_err(
+        |error| match std::fs::read_to_string(&log) {
             Ok(words) => format!("{error}\n{words}"),
             Err(_) => error.to_string(),
-        }
-    })?;
+        },
+    )?;
     let flags = vec![
         format!("--url=http://{address}"),
         "--path=/sub/{all}".to_owned(),
         "--await=head".to_owned(),
         format!("--publish=post:http://{address}/pub/{{topic}}"),
-        format!("--pid={}", worker(process.id())?),
+        format!("--pid={}", worker(master)?),
         format!("--payload-bytes={}", PADDING + SPACES + LESS_AROUND),
     ];
     Ok(Server::new(process, flags))

@@ -105,7 +105,7 @@ fn write_row(text: &mut String, first: &str, cells: impl IntoIterator<Item = Str
 }
 
 /// A number with its thousands apart.
-fn number(value: f64, decimals: usize) -> String {
+pub(crate) fn number(value: f64, decimals: usize) -> String {
     let text = format!("{value:.decimals$}");
     let whole = text.split('.').next().unwrap_or(&text);
     let digits = whole.trim_start_matches('-').len();

@@ -2,6 +2,7 @@
 
 use clap::ValueEnum;
 
+use super::report::number;
 use Limit::{AtLeast, AtMost};
 
 /// Deliveries that are enough to measure a broadcast by.
@@ -245,7 +246,7 @@ impl Scenario {
     fn idle(streams: usize) -> Self {
         let run = |name, contestant| Run::new(name, contestant, "idle", streams, &[]);
         Self {
-            title: format!("{streams} idle streams"),
+            title: format!("{} idle streams", number(streams as f64, 0)),
             runs: vec![
                 run("tidings", Contestant::Tidings),
                 run("Nchan", Contestant::Nchan),
@@ -258,7 +259,7 @@ impl Scenario {
     fn broadcast(streams: usize) -> Self {
         let run = |name, contestant| Run::broadcast(name, contestant, streams, 1);
         Self {
-            title: format!("Broadcast to {streams} streams"),
+            title: format!("Broadcast to {} streams", number(streams as f64, 0)),
             runs: vec![
                 run("tidings", Contestant::Tidings),
                 run("loop", Contestant::Loop),
@@ -274,7 +275,10 @@ impl Scenario {
         let flags = ["--batch=100", "--events=100000", "--warm-up=5000"];
         let run = |name, contestant| Run::new(name, contestant, "unicast", streams, &flags);
         Self {
-            title: format!("Events to one of {streams} streams each, 100 a transaction"),
+            title: format!(
+                "Events to one of {} streams each, 100 a transaction",
+                number(streams as f64, 0)
+            ),
             runs: vec![
                 run("tidings", Contestant::Tidings),
                 run("rows", Contestant::Rows),
@@ -287,7 +291,10 @@ impl Scenario {
     fn connect(streams: usize) -> Self {
         let run = |name, contestant| Run::new(name, contestant, "connect", streams, &[]);
         Self {
-            title: format!("{streams} streams opened, a token for each"),
+            title: format!(
+                "{} streams opened, a token for each",
+                number(streams as f64, 0)
+            ),
             runs: vec![
                 run("tidings", Contestant::Tidings),
                 run("hyper", Contestant::Hyper),
@@ -303,7 +310,8 @@ impl Scenario {
         mixed.paced_by = Some(FLAT_OUT);
         Self {
             title: format!(
-                "1,000 events a second to single streams, while all {streams} are sent 60 % of what they can be"
+                "1,000 events a second to one stream each, while all {} get 60 % of the broadcasts that they can",
+                number(streams as f64, 0)
             ),
             runs: vec![
                 Run::broadcast(FLAT_OUT, Contestant::Tidings, streams, 8),

@@ -1,7 +1,7 @@
 //! A running contestant: its process, and what the generator is told about it.
 
 use std::io::{BufRead, BufReader};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -95,9 +95,4 @@ impl Drop for Process {
 /// An address that nobody listens on.
 pub(crate) fn free_address() -> Result<SocketAddr> {
     Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?)
-}
-
-/// Whether somebody does.
-pub(crate) fn answers(address: SocketAddr) -> bool {
-    TcpStream::connect(address).is_ok()
 }

@@ -4,7 +4,7 @@ use std::io::Write;
 
 /// What the gateway puts before an event's data, with a cursor and numbers of the usual length. They do not
 /// change: the floor spends nothing on making them.
-const BEFORE: &str = "id: 1~100000.0~100000.00000000\ndata: {\"id\":\"100000\",\"topic\":\"user:u1000\",\
+const BEFORE: &str = "id: 1~10000~100000.00000000\ndata: {\"id\":\"100000\",\"topic\":\"all\",\
      \"type\":\"load\",\"at\":\"2026-01-01T00:00:00.000000Z\",\"data\":";
 /// And after it.
 const AFTER: &str = "}\n\n";
