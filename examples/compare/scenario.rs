@@ -8,7 +8,7 @@ use Limit::{AtLeast, AtMost};
 /// Deliveries that are enough to measure a broadcast by.
 const BROADCAST_DELIVERIES: usize = 1_000_000;
 /// Events, however few or many streams share them.
-const BROADCAST_EVENTS: std::ops::RangeInclusive<usize> = 100..=500;
+const BROADCAST_EVENTS: std::ops::RangeInclusive<usize> = 100..=250;
 /// The name of the run that finds the greatest rate of broadcasting.
 const FLAT_OUT: &str = "tidings, eight in flight";
 
@@ -116,14 +116,6 @@ const DELIVERY_COLUMNS: &[Column] = &[
     column("of the generator", "/generator_cpu_per_million", 2),
     column("median latency, ms", "/latency_ms/p50", 1),
     column("p99, ms", "/latency_ms/p99", 1),
-];
-
-const UNICAST_COLUMNS: &[Column] = &[
-    column("deliveries per second", RATE, 0),
-    column("CPU seconds per million", CPU, 2),
-    column("of the generator", "/generator_cpu_per_million", 2),
-    column("median latency, ms", "/unicast_latency_ms/p50", 1),
-    column("p99, ms", "/unicast_latency_ms/p99", 1),
 ];
 
 const CONNECT_COLUMNS: &[Column] = &[
@@ -283,7 +275,7 @@ impl Scenario {
                 run("tidings", Contestant::Tidings),
                 run("rows", Contestant::Rows),
             ],
-            columns: UNICAST_COLUMNS,
+            columns: DELIVERY_COLUMNS,
             bounds: UNICAST_BOUNDS,
         }
     }
