@@ -130,9 +130,10 @@ const MIXED_COLUMNS: &[Column] = &[
     column("deliveries per second", RATE, 0),
     column("broadcast p50, ms", "/latency_ms/p50", 1),
     column("p99, ms", "/latency_ms/p99", 1),
-    column("unicast p50, ms", "/unicast_latency_ms/p50", 2),
-    column("p99, ms", "/unicast_latency_ms/p99", 2),
-    column("its wait for its socket, p99, ms", "/frame_wait_ms/p99", 2),
+    column("unicast p50, ms", "/unicast_latency_ms/p50", 1),
+    column("p99, ms", "/unicast_latency_ms/p99", 1),
+    column("INSERT to hub p99, ms", "/insert_to_hub_ms/p99", 1),
+    column("hub to socket p99, ms", "/frame_wait_ms/p99", 2),
 ];
 
 const fn ratio(
