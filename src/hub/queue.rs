@@ -403,14 +403,6 @@ impl Queue {
             self.items.shrink_to(ROOM);
         }
     }
-
-    /// When the frame at the head was made, if one is there.
-    pub(crate) fn made(&self) -> Option<std::time::Instant> {
-        match self.items.front()? {
-            Item::Frame(queued) => Some(queued.made),
-            Item::Beat(_) | Item::Bye(_) | Item::Last(_) => None,
-        }
-    }
 }
 
 #[cfg(test)]

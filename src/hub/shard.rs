@@ -20,7 +20,7 @@ use slab::Slab;
 
 use self::sockets::Sockets;
 use super::attempt::Attempt;
-use super::direct::{Direct, Leaving, Ready};
+use super::direct::{Direct, Leaving};
 use super::inbox::{Inbox, Next, ShardHandle, Urgency, inbox};
 use super::outbox::{Key, Outbox};
 use super::queue::{Beat, Taken};
@@ -312,11 +312,7 @@ impl Shard {
     ) {
         let members = self.topics.of(topic);
         let count = members.len();
-        let ready = if count <= NARROW {
-            Ready::Narrow
-        } else {
-            Ready::Wide
-        };
+        let narrow = count <= NARROW;
         let (mut sent, mut full, mut gone, mut writers) = (0, Vec::new(), Vec::new(), Vec::new());
         for stream in members {
             let record = &mut self.streams[stream as usize];
@@ -328,12 +324,16 @@ impl Shard {
                 Taken::None => {}
             }
             match (then, &mut record.sink) {
-                (Then::Write, Sink::Direct(direct)) => self.sockets.ready(stream, direct, ready),
+                (Then::Write, Sink::Direct(direct)) if narrow => {
+                    let made = Some(frames[0].made);
+                    self.sockets.ready_first(stream, direct, made);
+                }
+                (Then::Write, Sink::Direct(direct)) => self.sockets.ready(stream, direct),
                 (Then::Wake(writer), _) => writers.push(writer),
                 _ => {}
             }
         }
-        self.wakes.add(ready == Ready::Narrow, writers);
+        self.wakes.add(narrow, writers);
         self.appended += sent;
         self.metrics.frames_out.inc_by(sent);
         for stream in full {
@@ -413,7 +413,7 @@ impl Shard {
                     }));
                 }
                 if !direct.is_blocked() {
-                    self.sockets.ready(stream, direct, Ready::Wide);
+                    self.sockets.ready(stream, direct);
                 }
                 // Whoever takes longer for its rest is cut.
                 record.ends = Some((Instant::now() + 3 * self.timing.write_timeout, reason));

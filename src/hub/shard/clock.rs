@@ -5,7 +5,6 @@ use std::time::{Duration, Instant};
 
 use super::{Ended, Shard, jitter};
 use crate::frame::Bye;
-use crate::hub::direct::Ready;
 use crate::hub::queue::Beat;
 use crate::hub::stream::{Sink, Then};
 use crate::hub::wheel::TICK;
@@ -79,7 +78,7 @@ impl Shard {
             record.next_beat = now + jitter(self.timing.heartbeat);
             match (record.sink.beat(beat), &mut record.sink) {
                 (Then::Write, Sink::Direct(direct)) => {
-                    self.sockets.ready(stream, direct, Ready::Narrow);
+                    self.sockets.ready_first(stream, direct, None);
                 }
                 (Then::Wake(writer), _) => self.wakes.add(true, vec![writer]),
                 _ => {}

@@ -26,7 +26,8 @@ const SCRATCH_BYTES: usize = 4096;
 /// The poller, and the streams that something can be written to.
 pub(super) struct Sockets {
     poll: Poll,
-    narrow: VecDeque<u32>,
+    /// Each with the moment at which the frame was made for whose sake it stands here.
+    narrow: VecDeque<(u32, Option<Instant>)>,
     wide: VecDeque<u32>,
     scratch: Box<[u8]>,
     /// Nobody is taken over any more.
@@ -49,17 +50,20 @@ impl Sockets {
         !self.narrow.is_empty() || !self.wide.is_empty()
     }
 
-    /// Notes that something waits for a stream whose socket takes it.
-    pub(super) fn ready(&mut self, stream: u32, direct: &mut Direct, ready: Ready) {
-        if direct.ready >= ready {
-            return;
+    /// Notes that something wide waits for a stream whose socket takes it.
+    pub(super) fn ready(&mut self, stream: u32, direct: &mut Direct) {
+        if direct.ready < Ready::Wide {
+            direct.ready = Ready::Wide;
+            self.wide.push_back(stream);
         }
-        direct.ready = ready;
-        match ready {
-            Ready::No => {}
-            Ready::Wide => self.wide.push_back(stream),
+    }
+
+    /// Notes that something narrow does, which was made then.
+    pub(super) fn ready_first(&mut self, stream: u32, direct: &mut Direct, made: Option<Instant>) {
+        if direct.ready < Ready::Narrow {
             // If it stands in the other list too, it is passed over there.
-            Ready::Narrow => self.narrow.push_back(stream),
+            direct.ready = Ready::Narrow;
+            self.narrow.push_back((stream, made));
         }
     }
 }
@@ -95,7 +99,7 @@ impl Shard {
             return;
         }
         if ending || !direct.queue.is_empty() {
-            self.sockets.ready(key.stream, &mut direct, Ready::Narrow);
+            self.sockets.ready_first(key.stream, &mut direct, None);
         }
         if known.is_some() {
             self.streams[key.stream as usize].sink = Sink::Direct(direct);
@@ -152,17 +156,21 @@ impl Shard {
             return self.remove(stream);
         }
         if event.is_writable() && direct.unblock() {
-            self.sockets.ready(stream, direct, Ready::Wide);
+            self.sockets.ready(stream, direct);
         }
     }
 
     /// Writes to some of those streams for which something waits.
     pub(super) fn write_some(&mut self) {
         for _ in 0..WRITE_NARROW {
-            let Some(stream) = self.sockets.narrow.pop_front() else {
+            let Some((stream, made)) = self.sockets.narrow.pop_front() else {
                 break;
             };
-            self.write(stream, Ready::Narrow);
+            let written = self.write(stream, Ready::Narrow);
+            if let Some(made) = made.filter(|_| written > 0) {
+                let waited = made.elapsed().as_secs_f64();
+                self.metrics.frame_wait.observe(waited);
+            }
         }
         let mut bytes = 0;
         for _ in 0..WRITE_WIDE {
@@ -192,11 +200,10 @@ impl Shard {
             return 0;
         }
         let now = Instant::now();
-        let made = direct.queue.made();
         let (wrote, bytes) = direct.write(now);
         match wrote {
             Wrote::All => {}
-            Wrote::Part => self.sockets.ready(stream, direct, Ready::Wide),
+            Wrote::Part => self.sockets.ready(stream, direct),
             Wrote::Blocked => {
                 if record.due > now + self.timing.write_timeout {
                     self.schedule(stream);
@@ -214,13 +221,6 @@ impl Shard {
                 self.remove(stream);
                 return bytes;
             }
-        }
-        if ready == Ready::Narrow
-            && let Some(made) = made
-        {
-            self.metrics
-                .frame_wait
-                .observe(made.elapsed().as_secs_f64());
         }
         bytes
     }
