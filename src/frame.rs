@@ -119,9 +119,10 @@ impl Frame {
         [event_line, self.slice(self.block..self.block_end())]
     }
 
-    /// The most that it takes on the wire, in bytes.
+    /// The size of the block in bytes, with its `event:` line.
     pub fn size(&self) -> usize {
-        self.bytes.len()
+        let block = self.block_end() - self.block;
+        self.event_line.len() + block as usize
     }
 
     /// What it holds in memory, in bytes: the buffer, and the position beside it.
@@ -406,6 +407,7 @@ pub(crate) mod tests {
         assert_eq!(frame.parts(false).concat(), block.as_bytes());
         let named = format!("event: k\n{block}");
         assert_eq!(frame.parts(true).concat(), named.as_bytes());
+        assert_eq!(frame.size(), named.len());
         let chunk = format!("{:x}\r\n{block}\r\n", block.len());
         assert_eq!(frame.chunks(false), chunk.as_bytes());
         let chunks = format!("9\r\nevent: k\n\r\n{chunk}");
