@@ -1,7 +1,7 @@
 //! The queue of a stream that hyper writes, between the shard that fills it and the body that is pulled.
 //!
 //! The shard appends pointers to shared frames and never waits; the body takes from the head, a
-//! little at a time. What it holds beside the queue is never more than [`WRITE_BYTES`](super::queue::WRITE_BYTES).
+//! little at a time. What it holds beside the queue is never more than 16 KiB.
 //! A stream that opens has one of these as well, until it is live and its socket can be taken from hyper.
 
 use std::sync::{Arc, Mutex, MutexGuard};

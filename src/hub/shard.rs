@@ -5,8 +5,8 @@
 //! stream joins its topics between two looks, never within one. A frame is appended to every one
 //! of its streams before the next of another topic is taken, because its position claims every earlier
 //! event of its look; only *writing* is sliced, and streams for which there is a frame of few streams
-//! come before those for which there is one of many. Direct streams are written here ([`sockets`]); writers of
-//! the others are woken ([`Wakes`]).
+//! come before those for which there is one of many. Direct streams are written here; writers of the
+//! others are woken ([`Wakes`]).
 
 mod clock;
 mod sockets;
