@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use tokio_util::sync::CancellationToken;
 
-use crate::hub::shard::Command;
+use crate::hub::Command;
 use crate::hub::{Budget, Directory, ShardHandle, Window};
 use crate::memory::Memory;
 use crate::metrics::Metrics;

@@ -7,8 +7,8 @@ use mio::{Poll, Token, Waker};
 use tokio::sync::mpsc;
 use tokio::sync::mpsc::error::TryRecvError;
 
+use super::command::Command;
 use super::direct::Leaving;
-use super::shard::Command;
 
 /// Commands that may wait: joins of a reconnect storm arrive in bursts.
 const COMMANDS: usize = 1024;

@@ -5,6 +5,7 @@
 //! [`outbox`]es in one fixed order and wakes their writers; the [`Directory`] holds who is here.
 
 pub mod attempt;
+pub mod command;
 pub mod direct;
 pub mod directory;
 pub mod inbox;
@@ -19,10 +20,11 @@ mod wheel;
 pub mod window;
 
 pub use attempt::{Attempt, Tried};
+pub use command::{Command, Join, Timing};
 pub use directory::{Directory, Full, Seat, Watched};
 pub use inbox::ShardHandle;
 pub use outbox::{Outbox, Outlet};
 pub use queued::{Budget, Queued};
-pub use shard::{Command, Join, Shard, Timing};
+pub use shard::Shard;
 pub use wakes::Wakes;
 pub use window::{Missed, Window};

@@ -19,9 +19,9 @@ use mio::{Events, Poll, Token};
 use slab::Slab;
 
 use self::sockets::Sockets;
-use super::attempt::Attempt;
-use super::direct::{Direct, Leaving};
-use super::inbox::{Inbox, Next, ShardHandle, Urgency, inbox};
+use super::command::{Command, Join, Timing};
+use super::direct::Direct;
+use super::inbox::{Inbox, Next, ShardHandle, inbox};
 use super::outbox::{Key, Outbox};
 use super::queue::{Beat, Taken};
 use super::queued::{Budget, Queued};
@@ -29,7 +29,7 @@ use super::stream::{Record, Sink, Then};
 use super::topics::Topics;
 use super::wakes::Wakes;
 use super::wheel::{TICK, Wheel};
-use crate::frame::{Bye, Position};
+use crate::frame::Bye;
 use crate::metrics::Metrics;
 use crate::topic::Topic;
 
@@ -47,65 +47,6 @@ const NAP: Duration = Duration::from_millis(2);
 
 /// The token by which the inbox wakes the poller; streams have their numbers, which are less.
 const INBOX: Token = Token(usize::MAX);
-
-/// When the shard speaks or ends of its own accord, and how much may wait.
-#[derive(Clone, Debug)]
-pub struct Timing {
-    /// The mean time between two beats of a stream; each is jittered by a fifth.
-    pub heartbeat: Duration,
-    /// The age at which streams are asked to reconnect, so that they spread after scaling out.
-    pub stream_age: Option<Duration>,
-    /// How long a socket may take nothing while something waits for it.
-    pub write_timeout: Duration,
-    /// The bytes of all waiting frames beyond which the streams furthest behind are ended.
-    pub queue_bytes: usize,
-}
-
-/// A stream that wants to be fed from here on.
-pub struct Join {
-    /// Where its frames go.
-    pub outbox: Outbox,
-    /// Its topics, each once.
-    pub topics: Vec<Topic>,
-    /// When its token expires.
-    pub expires: Option<Instant>,
-    /// Who it is, for the log line of a stream that is too slow.
-    pub label: Arc<str>,
-}
-
-/// What a shard is told, in order.
-pub enum Command {
-    /// A stream joins after everything that was sent before.
-    Join(Join),
-    /// A stream has left hyper: from now on the shard writes it.
-    Direct(Leaving),
-    /// The next frames of a look, each with the topic whose streams get it.
-    Frames(Arc<[(Topic, Arc<Queued>)]>, Attempt),
-    /// A message that is not part of the log: only live streams get it.
-    Signal(Topic, Arc<Queued>),
-    /// A look is through; this is the position of everyone who has read all that was sent.
-    Through(Option<Position>),
-    /// The streams furthest behind end until no more than so many bytes wait, and half of those direct streams are
-    /// cut that have taken nothing for so long.
-    Shed(usize, Duration),
-    /// Every stream ends now.
-    EndAll(Bye),
-    /// Every stream ends within this time, spread evenly, and so does whoever joins later.
-    Drain(Duration),
-    /// The sockets of direct streams close, and so does that of whoever still leaves hyper.
-    Close,
-}
-
-impl Command {
-    /// Streams come by the thousand, and what is urgent for one of them says so by itself.
-    pub(super) fn urgency(&self) -> Urgency {
-        match self {
-            Self::Join(_) | Self::Through(_) => Urgency::Sometime,
-            Self::Direct(_) => Urgency::Soon,
-            _ => Urgency::Now,
-        }
-    }
-}
 
 /// A stream that has ended, and is charged with what it still sends.
 enum Ended {

@@ -10,8 +10,8 @@ use super::status::Status;
 use super::turn::Turns;
 use crate::cursor::Cursor;
 use crate::frame::Position;
+use crate::hub::Join;
 use crate::hub::ShardHandle;
-use crate::hub::shard::Join;
 use crate::hub::window::Window;
 use crate::metrics::Metrics;
 

@@ -18,10 +18,10 @@ use super::attach::Relay;
 use super::replay::{Refused, Replay};
 use crate::cursor::Cursor;
 use crate::frame::{self, Bye, Position, Reset};
+use crate::hub::Join;
 use crate::hub::direct::{Keep, Leaving};
 use crate::hub::directory::Guest;
 use crate::hub::outbox::outbox;
-use crate::hub::shard::Join;
 use crate::hub::{Outbox, Outlet, ShardHandle};
 use crate::topic::Topic;
 

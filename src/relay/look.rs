@@ -18,7 +18,7 @@ use super::status::Status;
 use crate::cursor::{Cursor, Leg, LegText, Mark, Standing};
 use crate::event::Event;
 use crate::frame::{Bye, Frame, Position};
-use crate::hub::shard::Command;
+use crate::hub::Command;
 use crate::hub::window::{Entry, Window};
 use crate::metrics::Metrics;
 use crate::postgres::backoff::Backoff;

@@ -11,8 +11,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::frame::Frame;
+use crate::hub::Command;
 use crate::hub::attempt::{Attempt, Tried};
-use crate::hub::shard::Command;
 use crate::hub::{Budget, Queued, ShardHandle};
 use crate::topic::Topic;
 

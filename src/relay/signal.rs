@@ -13,7 +13,7 @@ use tokio::sync::mpsc;
 use crate::channel::ChannelRule;
 use crate::event::rfc3339;
 use crate::frame::Frame;
-use crate::hub::shard::Command;
+use crate::hub::Command;
 use crate::hub::{Budget, Queued, ShardHandle};
 use crate::metrics::Metrics;
 use crate::postgres::Message;

@@ -8,7 +8,9 @@ use std::task::{Context, Poll, Waker};
 use proptest::prelude::*;
 
 use super::*;
-use crate::frame::Frame;
+use crate::frame::{Frame, Position};
+use crate::hub::Attempt;
+use crate::hub::direct::Leaving;
 use crate::hub::outbox::{Outlet, outbox};
 
 /// A frame that is recognised by its position.
