@@ -45,6 +45,7 @@ impl Door {
             head_bytes: 16 << 10,
             write_timeout: PATIENCE,
             h2_streams: 100,
+            direct: Some(app.metrics.streams("direct")),
         };
         runtime.spawn(accept::serve(listener, app, bounds, Closing::default()));
         Door { runtime, address }

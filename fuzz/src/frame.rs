@@ -63,17 +63,17 @@ fn as_jsonb(text: &str) -> String {
 fn stream(event: &Event, position: Option<&str>, named: bool) {
     let frame = Frame::event(event, position.map(Arc::from));
     assert_eq!(frame.position().map(|text| &**text), position);
-    assert_eq!(frame.size(), frame.block(true).len());
+    assert_eq!(frame.size(), block(&frame, true).len());
     let mut json = String::new();
     event.write_json(&mut json);
     let ready = json!({"topics": [event.topic.as_str()], "denied": [&*event.data]}).to_string();
     let bytes = [
         frame::retry_line(),
         frame::ready(Some(BEFORE), &ready),
-        frame.block(named),
+        block(&frame, named).into(),
         frame.replayed(named, Some(BEFORE)),
         frame.replayed(named, None),
-        Frame::signal(&event.kind, &json).block(named),
+        block(&Frame::signal(&event.kind, &json), named).into(),
         frame::reset(Reset::Diverged, position),
         frame::beat(Some(BEFORE)),
         frame::bye(Bye::Slow, position),
@@ -102,6 +102,24 @@ fn stream(event: &Event, position: Option<&str>, named: bool) {
     for message in &heard.messages[1..5] {
         hold_event(event, message);
     }
+}
+
+/// A block as a body holds it, which its chunks hold as well.
+fn block(frame: &Frame, named: bool) -> Vec<u8> {
+    let block = frame.parts(named).concat();
+    let mut chunks = frame.chunks(named);
+    let mut held = Vec::new();
+    while !chunks.is_empty() {
+        let end = chunks.windows(2).position(|pair| pair == b"\r\n");
+        let (size, rest) = chunks.split_at(end.expect("a chunk has a size"));
+        let size = std::str::from_utf8(size).expect("a size is text");
+        let size = usize::from_str_radix(size, 16).expect("a size is a number");
+        assert!(size > 0, "it would end the body");
+        held.extend_from_slice(&rest[2..2 + size]);
+        chunks = rest[2 + size..].strip_prefix(b"\r\n").expect("an end");
+    }
+    assert_eq!(held, block);
+    block
 }
 
 /// What a page has received is what went in.
@@ -145,7 +163,7 @@ fn notify(payload: &str) {
             let data: Value = serde_json::from_str(&mapped.data).expect("is JSON");
             assert_eq!(data, expected);
         }
-        let block = Frame::signal(&mapped.kind, &mapped.data).block(true);
+        let block = block(&Frame::signal(&mapped.kind, &mapped.data), true);
         let heard = hear(&block);
         let [message] = &heard.messages[..] else {
             panic!("{heard:?}");
