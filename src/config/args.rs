@@ -92,7 +92,7 @@ pub struct ServeArgs {
         default_value = "on",
         value_name = "SWITCH"
     )]
-    #[arg(help_heading = "Addresses")]
+    #[arg(help_heading = "Limits")]
     pub(super) direct: String,
 
     /// The address for health and metrics, which are nobody's business outside

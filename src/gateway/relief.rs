@@ -22,7 +22,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(10);
 /// What can come in meanwhile, in bytes: with more room than that it is looked at less often, up to a tenth as
 /// often, since each look costs tens of microseconds.
 const LOOK_BYTES: usize = 16 << 20;
-const LOOKS_LEFT_OUT: usize = 10;
+const LOOKS_APART: usize = 10;
 
 /// How often a step is taken: what is let go of is free for others only after the allocator's while.
 const SHED_EVERY: Duration = Duration::from_millis(50);
@@ -59,7 +59,6 @@ impl Relief {
     pub(super) async fn run(self, cancel: CancellationToken) {
         let bound = self.memory.bytes();
         self.metrics.memory_bound_bytes.set(bound as i64);
-        let mut cut = 0;
         let mut told = Instant::now() - TELL_EVERY;
         let mut shed = Instant::now() - SHED_EVERY;
         let mut looks = 1;
@@ -72,21 +71,19 @@ impl Relief {
             self.metrics.memory_bytes.set(taken as i64);
             let hundredths = taken / (bound / 100).max(1);
             let room = (bound / 100 * CLOSE_ABOVE).saturating_sub(taken);
-            looks = (room / LOOK_BYTES).clamp(1, LOOKS_LEFT_OUT) as u32;
+            looks = (room / LOOK_BYTES).clamp(1, LOOKS_APART) as u32;
             self.door(hundredths);
             if hundredths >= SHED_ABOVE && shed.elapsed() >= SHED_EVERY {
                 shed = Instant::now();
-                cut += self.shed().await;
+                self.shed().await;
                 self.metrics.sheds.inc();
                 if told.elapsed() >= TELL_EVERY {
                     tracing::warn!(
                         taken,
                         bound,
-                        cut,
                         "memory is nearly used up: streams furthest behind end"
                     );
                     told = Instant::now();
-                    cut = 0;
                 }
             }
         }
@@ -108,9 +105,8 @@ impl Relief {
         }
     }
 
-    /// One step: half of what waits, unless that is next to nothing, and half of those who do not read. Returns
-    /// how many were cut.
-    async fn shed(&self) -> usize {
+    /// One step: half of what waits, unless that is next to nothing, and half of those who do not read.
+    async fn shed(&self) {
         let most = (self.budget.used() / 2).max(self.memory.bytes() / NEXT_TO_NOTHING);
         for shard in &self.shards {
             // It has gone only when the gateway ends.
@@ -118,6 +114,5 @@ impl Relief {
         }
         let cut = self.directory.cut_longest(PATIENCE);
         self.metrics.streams_cut.inc_by(cut as u64);
-        cut
     }
 }

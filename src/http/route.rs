@@ -96,7 +96,9 @@ impl Handler for App {
         // What takes long stands in boxes: a connection keeps room for the largest answer that it may
         // be asked for, and most of them carry a stream for hours.
         let answer = match (request.uri.path(), &request.method) {
-            ("/v1/events", &Method::GET | &Method::HEAD) => events(&self, peer, &request).await,
+            ("/v1/events", &Method::GET | &Method::HEAD) => {
+                Box::pin(events(&self, peer, &request)).await
+            }
             ("/v1/events", &Method::POST) => Box::pin(publish(&self, &request, body)).await,
             ("/v1/tickets", &Method::POST) => tickets(&self, &request),
             ("/v1/sync", &Method::GET | &Method::HEAD) => {

@@ -65,7 +65,12 @@ impl Command {
         match self {
             Self::Join(_) | Self::Through(_) => Urgency::Sometime,
             Self::Direct(_) => Urgency::Soon,
-            _ => Urgency::Now,
+            Self::Frames(..)
+            | Self::Signal(..)
+            | Self::Shed(..)
+            | Self::EndAll(_)
+            | Self::Drain(_)
+            | Self::Close => Urgency::Now,
         }
     }
 }

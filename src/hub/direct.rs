@@ -22,6 +22,9 @@ const SLICES: usize = 64;
 /// And in bytes: so that whoever reads quickly does not have all the time of a shard.
 const WRITE_BYTES: usize = 128 << 10;
 
+/// What a client must take, in bytes, to have taken something.
+const PROGRESS_BYTES: usize = 4 << 10;
+
 /// What a client may send after its request, in bytes.
 const INPUT_BYTES: u32 = 64 << 10;
 
@@ -149,7 +152,13 @@ impl Direct {
                 self.queue.written(written);
                 // A socket that takes a part of what it is given is full.
                 self.blocked = written < bytes;
-                self.stalled = self.blocked.then_some(now);
+                // Who takes a few bytes now and then takes nothing.
+                if written >= PROGRESS_BYTES || !self.blocked {
+                    self.stalled = None;
+                }
+                if self.blocked {
+                    self.stalled.get_or_insert(now);
+                }
                 match self.blocked {
                     true => Wrote::Blocked,
                     false if self.queue.is_over() => Wrote::End,

@@ -1,6 +1,6 @@
 //! The directory: every open stream, in concurrent maps. It counts what each user and each address
-//! has open, so that one of them cannot take the place of all, and finds the streams whose clients
-//! have stopped reading, whatever they are sent through.
+//! has open, so that one of them cannot take the place of all, and finds the answers of hyper's whose clients
+//! have stopped reading, over whichever HTTP. Direct streams are watched by their shards.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};

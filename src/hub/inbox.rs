@@ -1,4 +1,5 @@
-//! The inbox of a shard: what it is told arrives here in order, and wakes it when it sleeps in its poller.
+//! The inbox of a shard: what it is told arrives here in order, and wakes it when it sleeps in its poller, if it is
+//! urgent enough for that.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering, fence};
@@ -26,12 +27,12 @@ pub struct Gone;
 
 struct Sleep {
     waker: Waker,
-    /// How deep the shard sleeps: an [`Urgency`] as a number, from which on it is woken, or [`AWAKE`].
+    /// How deep the shard sleeps: an [`Urgency`] below this number wakes it.
     depth: AtomicU8,
 }
 
 /// How soon a shard is to see a command.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug)]
 pub(crate) enum Urgency {
     /// At once.
     Now = 0,

@@ -2,7 +2,8 @@
 //!
 //! It knows nothing of Postgres or HTTP. The [`Window`] keeps the newest frames by topic, so that
 //! most reconnects need no database; a [`Shard`] owns the streams, appends frames to their
-//! [`outbox`]es in one fixed order and wakes their writers; the [`Directory`] holds who is here.
+//! queues in one fixed order, and writes them to the sockets of [`direct`] streams or wakes the writers of the
+//! others; the [`Directory`] holds who is here.
 
 pub mod attempt;
 pub mod command;
@@ -19,9 +20,9 @@ pub mod wakes;
 mod wheel;
 pub mod window;
 
-pub use attempt::{Attempt, Tried};
+pub use attempt::Attempt;
 pub use command::{Command, Join, Timing};
-pub use directory::{Directory, Full, Seat, Watched};
+pub use directory::{Directory, Seat, Watched};
 pub use inbox::ShardHandle;
 pub use outbox::{Outbox, Outlet};
 pub use queued::{Budget, Queued};

@@ -27,66 +27,6 @@ const BYE_BYTES: usize = 256;
 /// Room for so many items is kept by a stream that has none.
 const ROOM: usize = 4;
 
-/// What waits; small, since a stalled stream has thousands of them.
-enum Item {
-    Frame(Arc<Queued>),
-    Beat(Arc<Beat>),
-    Bye(Bye),
-    /// A good-bye of which a socket may have taken a part.
-    Last(Box<Last>),
-}
-
-/// A heartbeat with the position that it carries; all streams that beat there share it.
-#[derive(Debug)]
-pub(crate) struct Beat {
-    chunk: Chunk,
-    position: Option<Position>,
-}
-
-impl Beat {
-    pub(crate) fn new(position: Option<Position>) -> Arc<Self> {
-        Arc::new(Self {
-            chunk: Chunk::new(&frame::beat(position.as_deref())),
-            position,
-        })
-    }
-}
-
-/// A good-bye as a socket takes it.
-struct Last {
-    reason: Bye,
-    chunk: Chunk,
-}
-
-impl Item {
-    /// The bytes that it takes on the wire, at most.
-    fn size(&self) -> usize {
-        match self {
-            Self::Frame(queued) => queued.frame.size(),
-            Self::Beat(beat) => beat.chunk.bytes().len(),
-            Self::Bye(_) | Self::Last(_) => BYE_BYTES,
-        }
-    }
-
-    fn position(&self) -> Option<&Position> {
-        match self {
-            Self::Frame(queued) => queued.frame.position(),
-            Self::Beat(beat) => beat.position.as_ref(),
-            Self::Bye(_) | Self::Last(_) => None,
-        }
-    }
-
-    /// As a socket takes it.
-    fn chunks(&self, named: bool) -> &[u8] {
-        match self {
-            Self::Frame(queued) => queued.frame.chunks(named),
-            Self::Beat(beat) => beat.chunk.bytes(),
-            Self::Bye(_) => unreachable!("a good-bye is encoded before it is written"),
-            Self::Last(last) => last.chunk.bytes(),
-        }
-    }
-}
-
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Phase {
     /// What the cursor had missed is still being sent; live frames wait.
@@ -122,6 +62,66 @@ pub(crate) struct Queue {
     held: Option<Position>,
     /// Held until the writer has tried to write: whoever waits for the attempt learns by its drop.
     pub(crate) attempt: Option<Hold>,
+}
+
+/// What waits; small, since a stalled stream has thousands of them.
+enum Item {
+    Frame(Arc<Queued>),
+    Beat(Arc<Beat>),
+    Bye(Bye),
+    /// A good-bye of which a socket may have taken a part.
+    Last(Box<Last>),
+}
+
+/// A heartbeat with the position that it carries; all streams that beat there share it.
+#[derive(Debug)]
+pub(crate) struct Beat {
+    chunk: Chunk,
+    position: Option<Position>,
+}
+
+impl Beat {
+    pub(crate) fn new(position: Option<Position>) -> Arc<Self> {
+        Arc::new(Self {
+            chunk: Chunk::new(&frame::beat(position.as_deref())),
+            position,
+        })
+    }
+}
+
+/// A good-bye as a socket takes it.
+struct Last {
+    reason: Bye,
+    chunk: Chunk,
+}
+
+impl Item {
+    /// Its bytes, but for what a sink adds, and the position of a good-bye.
+    fn size(&self) -> usize {
+        match self {
+            Self::Frame(queued) => queued.frame.size(),
+            Self::Beat(beat) => beat.chunk.bytes().len(),
+            Self::Bye(_) | Self::Last(_) => BYE_BYTES,
+        }
+    }
+
+    fn position(&self) -> Option<&Position> {
+        match self {
+            Self::Frame(queued) => queued.frame.position(),
+            Self::Beat(beat) => beat.position.as_ref(),
+            Self::Bye(_) | Self::Last(_) => None,
+        }
+    }
+
+    /// As a socket takes it.
+    fn chunks(&self, named: bool) -> &[u8] {
+        match self {
+            Self::Frame(queued) => queued.frame.chunks(named),
+            Self::Beat(beat) => beat.chunk.bytes(),
+            Self::Bye(_) => unreachable!("a good-bye is encoded before it is written"),
+            Self::Last(last) => last.chunk.bytes(),
+        }
+    }
 }
 
 impl Queue {
@@ -327,7 +327,7 @@ impl Queue {
             }
             Item::Beat(beat) => [Bytes::new(), beat.chunk.block()],
             Item::Bye(reason) => [Bytes::new(), frame::bye(*reason, self.held.as_deref())],
-            Item::Last(last) => [Bytes::new(), last.chunk.block()],
+            Item::Last(_) => unreachable!("only sockets take it"),
         };
         self.hold(item.position().cloned());
         Some(parts)

@@ -356,10 +356,13 @@ impl Shard {
                 if !direct.is_blocked() {
                     self.sockets.ready(stream, direct);
                 }
-                // Whoever takes longer for its rest is cut.
-                record.ends = Some((Instant::now() + 3 * self.timing.write_timeout, reason));
-                self.leave_topics(stream);
-                self.schedule(stream);
+                if ended {
+                    // Whoever takes longer for its rest is cut.
+                    let at = Instant::now() + 3 * self.timing.write_timeout;
+                    record.ends = Some((at, reason));
+                    self.leave_topics(stream);
+                    self.schedule(stream);
+                }
             }
         }
     }

@@ -1,6 +1,7 @@
 //! A timing wheel: when which stream is due, in ticks, for a great many streams at little cost.
 //!
-//! Each stream has one entry, for its next beat or its end, whichever is earlier. An entry never
+//! Each stream has an entry for its next beat, its end or the deadline of a write, whichever is earliest; older ones that
+//! are no longer true come out too, and whoever entered them tells. An entry never
 //! comes out early, and at most a tick late; those further away than one turn of the wheel stay
 //! for another.
 

@@ -145,6 +145,12 @@ impl Window {
         state.tags.shrink_to_fit();
     }
 
+    /// Indexes some of what has come since somebody last came back; returns whether there is more of it. Whoever asks
+    /// for what was missed does this first, with pauses, or those who hand events over would wait for all of it.
+    pub fn index_some(&self) -> bool {
+        self.lock().index_some()
+    }
+
     /// What `cursor` has missed of `topics` up to `target`, at most `limit` events of it.
     pub fn missed(
         &self,
@@ -155,11 +161,7 @@ impl Window {
         limit: usize,
     ) -> Missed {
         let mut state = self.lock();
-        while state.index_some() {
-            // Whoever hands events over need not wait for all of it.
-            drop(state);
-            state = self.lock();
-        }
+        while state.index_some() {}
         if !state.serves(cursor) {
             return Missed::Unknown;
         }

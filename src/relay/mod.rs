@@ -16,7 +16,7 @@ pub mod status;
 pub mod sync;
 pub mod turn;
 
-pub use attach::{Attached, Relay};
+pub use attach::Relay;
 pub use feed::{Feed, Live, Request, Since};
 pub use look::Look;
 pub use signal::Signals;

@@ -21,6 +21,9 @@ use crate::postgres::history::Extent;
 use crate::postgres::{Page, Unserved, history};
 use crate::topic::Topic;
 
+/// A pause in which others have the window and the thread, while what came since is indexed.
+const INDEX_PAUSE: Duration = Duration::from_millis(1);
+
 /// How much of a replay is written at once, in bytes.
 const CHUNK_BYTES: usize = 16 << 10;
 
@@ -60,6 +63,9 @@ impl Replay<'_> {
         let legs = cursor.legs(target);
         let most = self.relay.bounds.replay_events;
         let window = &self.relay.window;
+        while window.index_some() {
+            tokio::time::sleep(INDEX_PAUSE).await;
+        }
         match window.missed(cursor, target, &legs, self.topics, most) {
             Missed::TooFar => Err(Refused::Reset(Reset::TooFar)),
             Missed::Events(events) => {

@@ -7,6 +7,7 @@ use mio::event::Event;
 use mio::{Events, Poll, Token};
 
 use super::{Ended, INBOX, Shard};
+use crate::frame::Bye;
 use crate::hub::direct::{Direct, Leaving, Ready, Wrote};
 use crate::hub::outbox::Key;
 use crate::hub::queue::Phase;
@@ -115,7 +116,8 @@ impl Shard {
             places: Box::default(),
             generation: key.generation,
             next_beat: now + self.timing.write_timeout,
-            ends: None,
+            // As whoever ends later.
+            ends: Some((now + 3 * self.timing.write_timeout, Bye::Slow)),
             due: now,
             label: "".into(),
         });
