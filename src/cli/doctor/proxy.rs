@@ -21,7 +21,7 @@ use super::{Finding, Weight};
 /// How long reaching the proxy may take.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How soon the first bytes must be there: the gateway sends them at once, and nothing else follows
+/// How soon the first bytes must be there: the gateway sends them within milliseconds, and nothing else follows
 /// for a while by which a buffer would fill.
 const FIRST_BYTES: Duration = Duration::from_secs(2);
 
