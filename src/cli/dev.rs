@@ -1,6 +1,6 @@
 //! `tidings dev`: a gateway with a Postgres of its own, a token, and a page to watch it in.
 
-use std::io::Write;
+use std::io::{ErrorKind::AddrInUse, Write};
 use std::sync::Arc;
 
 use anyhow::anyhow;
@@ -10,7 +10,7 @@ use super::Failure;
 use super::serve::Stop;
 use crate::config::{Config, ServeArgs};
 use crate::dev::{DevArgs, Development};
-use crate::gateway::Gateway;
+use crate::gateway::{Gateway, StartError};
 
 /// The settings of a gateway; those that are not given here come from the environment, as ever.
 #[derive(Parser)]
@@ -23,23 +23,20 @@ struct Settings {
 /// and the private Postgres last.
 pub(super) async fn run(args: DevArgs) -> Result<(), Failure> {
     let mut stop = Stop::new()?;
-    let development = tokio::select! {
+    let mut development = tokio::select! {
         // What was begun ends with this process, by the watchdog of the private Postgres.
         () = stop.asked() => return Ok(()),
         prepared = Development::prepare(&args) => prepared?,
     };
-    let served = serve(&development, &mut stop).await;
+    let served = serve(&mut development, &mut stop).await;
     development.stop().await?;
     served
 }
 
-async fn serve(development: &Development, stop: &mut Stop) -> Result<(), Failure> {
-    let config = config(development.arguments())?;
-    let page = development.page();
-    let pages = Arc::new(move |method: &_, path: &_| page.respond(method, path));
+async fn serve(development: &mut Development, stop: &mut Stop) -> Result<(), Failure> {
     let mut gateway = tokio::select! {
         () = stop.asked() => return Ok(()),
-        started = Gateway::start(config, Some(pages)) => started?,
+        started = start(development) => started?,
     };
     tokio::select! {
         () = stop.asked() => {
@@ -56,6 +53,20 @@ async fn serve(development: &Development, stop: &mut Stop) -> Result<(), Failure
     };
     gateway.stop().await;
     ended
+}
+
+/// Starts the gateway, at another address when somebody was quicker to take the one that was chosen.
+async fn start(development: &mut Development) -> Result<Gateway, Failure> {
+    loop {
+        let config = config(development.arguments())?;
+        let page = development.page();
+        let pages = Arc::new(move |method: &_, path: &_| page.respond(method, path));
+        match Gateway::start(config, Some(pages)).await {
+            Err(StartError::Listen { address, source })
+                if source.kind() == AddrInUse && development.choose_again(address)? => {}
+            started => return Ok(started?),
+        }
+    }
 }
 
 fn config(arguments: &[String]) -> Result<Config, Failure> {

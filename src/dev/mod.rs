@@ -81,6 +81,14 @@ pub enum DevError {
 /// Everything beside the gateway. Dropping it stops the private Postgres at once.
 pub struct Development {
     cluster: Cluster,
+    args: DevArgs,
+    directory: PathBuf,
+    secret: String,
+    place: Place,
+}
+
+/// Where the gateway is to listen, and what follows from that.
+struct Place {
     arguments: Vec<String>,
     page: Arc<Page>,
     banner: String,
@@ -96,7 +104,55 @@ impl Development {
             .expect("starting a cluster does not panic")?;
         make_database(&cluster).await.map_err(DevError::Database)?;
         let secret = secret(&directory.join("secret")).map_err(failed("keeping the secret"))?;
+        let place = Place::choose(&cluster, args, &directory, &secret)?;
+        Ok(Development {
+            cluster,
+            args: args.clone(),
+            directory,
+            secret,
+            place,
+        })
+    }
 
+    /// Chooses anew if `taken`, where somebody else listens by now, was our choice; nobody chooses anew
+    /// what the user has named.
+    pub fn choose_again(&mut self, taken: SocketAddr) -> Result<bool, DevError> {
+        if [self.args.listen, self.args.ops_listen].contains(&Some(taken)) {
+            return Ok(false);
+        }
+        self.place = Place::choose(&self.cluster, &self.args, &self.directory, &self.secret)?;
+        Ok(true)
+    }
+
+    /// The arguments of `tidings serve` for this database, secret and addresses.
+    pub fn arguments(&self) -> &[String] {
+        &self.place.arguments
+    }
+
+    /// What is served beside the gateway's own paths.
+    pub fn page(&self) -> Arc<Page> {
+        Arc::clone(&self.place.page)
+    }
+
+    /// What is printed once the gateway is ready.
+    pub fn banner(&self) -> &str {
+        &self.place.banner
+    }
+
+    /// Stops the private Postgres and waits until all is written down.
+    pub async fn stop(mut self) -> Result<(), DevError> {
+        let stopped = tokio::task::spawn_blocking(move || self.cluster.stop(StopMode::Fast));
+        Ok(stopped.await.expect("stopping a cluster does not panic")?)
+    }
+}
+
+impl Place {
+    fn choose(
+        cluster: &Cluster,
+        args: &DevArgs,
+        directory: &Path,
+        secret: &str,
+    ) -> Result<Place, DevError> {
         let address = |wanted: Option<SocketAddr>, ports| {
             wanted
                 .map_or_else(|| free_address(ports), Ok)
@@ -107,7 +163,7 @@ impl Development {
         let database = cluster.url(DATABASE);
         let arguments = [
             ("--database-url", database.as_str()),
-            ("--jwt-secret", &secret),
+            ("--jwt-secret", secret),
             ("--listen", &listen.to_string()),
             ("--ops-listen", &ops_listen.to_string()),
         ];
@@ -117,11 +173,11 @@ impl Development {
 
         let told = Told {
             key: &random_hex::<8>(),
-            token: &token(&secret),
+            token: &token(secret),
             gateway: &format!("http://{}", reachable(listen)),
             operations: &format!("http://{}", reachable(ops_listen)),
             database: &database,
-            directory: &directory,
+            directory,
             psql: &cluster.client("psql"),
         };
         let commands = told.commands();
@@ -130,33 +186,11 @@ impl Development {
             topics: &TOPICS,
             commands: &commands,
         };
-        Ok(Development {
+        Ok(Place {
             arguments: arguments.collect(),
             page: Arc::new(Page::new(told.key, &session)),
             banner: told.banner(&commands),
-            cluster,
         })
-    }
-
-    /// The arguments of `tidings serve` for this database, secret and addresses.
-    pub fn arguments(&self) -> &[String] {
-        &self.arguments
-    }
-
-    /// What is served beside the gateway's own paths.
-    pub fn page(&self) -> Arc<Page> {
-        Arc::clone(&self.page)
-    }
-
-    /// What is printed once the gateway is ready.
-    pub fn banner(&self) -> &str {
-        &self.banner
-    }
-
-    /// Stops the private Postgres and waits until all is written down.
-    pub async fn stop(mut self) -> Result<(), DevError> {
-        let stopped = tokio::task::spawn_blocking(move || self.cluster.stop(StopMode::Fast));
-        Ok(stopped.await.expect("stopping a cluster does not panic")?)
     }
 }
 

@@ -1,5 +1,6 @@
 //! What `tidings dev` prepares is found again at the next start, and is for its owner alone.
 
+use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 
 use tidings::dev::{DevArgs, Development};
@@ -117,4 +118,27 @@ async fn the_banner_carries_the_key_of_the_page_and_the_commands_that_the_page_s
             .banner()
             .contains(session["token"].as_str().unwrap())
     );
+}
+
+#[tokio::test]
+async fn an_address_that_was_chosen_is_chosen_anew_and_one_that_was_named_is_not() {
+    let directory = Directory::new("taken");
+    let mut chosen = directory.prepare().await;
+    let taken: SocketAddr = argument(&chosen, "--listen").parse().unwrap();
+    let listener = TcpListener::bind(taken);
+    assert!(chosen.choose_again(taken).unwrap());
+    let other = argument(&chosen, "--listen");
+    assert_ne!(other, taken.to_string());
+    assert!(chosen.banner().contains(other), "{}", chosen.banner());
+    chosen.stop().await.unwrap();
+    drop(listener);
+
+    let args = DevArgs {
+        data: Some(directory.0.clone()),
+        listen: Some(taken),
+        ops_listen: None,
+    };
+    let mut named = Development::prepare(&args).await.unwrap();
+    assert!(!named.choose_again(taken).unwrap());
+    named.stop().await.unwrap();
 }
