@@ -31,7 +31,7 @@ use crate::postgres::migrate::MigrateError;
 use crate::postgres::{Bell, ConnectError, Database, Listener};
 use crate::relay::attach::Bounds;
 use crate::relay::pace::Pace;
-use crate::relay::{Look, Relay, Signals, Status, Turns};
+use crate::relay::{Look, Relay, Rhythm, Signals, Status, Turns};
 use relief::Relief;
 
 /// Connections that may wait to be accepted; the system bounds it further (`net.core.somaxconn`).
@@ -194,6 +194,11 @@ impl Gateway {
         let look = Look::new(
             database.clone(),
             shares.page,
+            Rhythm {
+                every: config.look_every,
+                awake: config.awake,
+                awake_for: config.awake_for,
+            },
             bell.clone(),
             arrivals,
             Pace::new(shards.clone(), budget.clone(), limits.stream_queue_bytes),

@@ -1,5 +1,7 @@
 //! What the gateway counts, in OpenMetrics. No label ever names a user or a topic.
 
+use std::sync::atomic::AtomicU64;
+
 use prometheus_client::encoding::{EncodeLabelSet, text};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -42,6 +44,14 @@ pub struct Metrics {
     pub frames_out: Counter,
     /// Notifications heard.
     pub bells: Counter,
+    /// Notifications of this gateway for the others, while it was awake.
+    pub bells_rung: Counter,
+    /// 1 while the gateway is awake.
+    pub awake: Gauge,
+    /// Times that it woke.
+    pub wakes: Counter,
+    /// How long it has been awake.
+    pub awake_time: Counter<f64, AtomicU64>,
     /// Looks at the log.
     pub looks: Counter,
     /// Events of a look that found any.
@@ -96,6 +106,10 @@ impl Metrics {
             signals_refused: Counter::default(),
             frames_out: Counter::default(),
             bells: Counter::default(),
+            bells_rung: Counter::default(),
+            awake: Gauge::default(),
+            wakes: Counter::default(),
+            awake_time: Counter::default(),
             looks: Counter::default(),
             rows_per_look: Histogram::new((0..14).map(|n| f64::from(1 << n))),
             bell_to_hub: seconds(),
@@ -139,6 +153,23 @@ impl Metrics {
             self.frames_out.clone(),
         );
         r.register("bells", "Notifications heard", self.bells.clone());
+        r.register(
+            "bells_rung",
+            "Notifications of this gateway for the others",
+            self.bells_rung.clone(),
+        );
+        r.register(
+            "awake",
+            "Whether the gateway is awake: it looks by itself, and publishers ring no bell",
+            self.awake.clone(),
+        );
+        r.register("wakes", "Times that the gateway woke", self.wakes.clone());
+        r.register_with_unit(
+            "awake_time",
+            "How long the gateway has been awake",
+            Unit::Seconds,
+            self.awake_time.clone(),
+        );
         r.register("looks", "Looks at the log", self.looks.clone());
         r.register(
             "rows_per_look",

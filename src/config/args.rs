@@ -74,6 +74,17 @@ pub struct ServeArgs {
     #[arg(help_heading = "Database", hide_default_value = true)]
     pub(super) channels: String,
 
+    /// Doorbells a second from which on this gateway looks by itself every few milliseconds and publishers ring
+    /// none, which is what makes their commits cheap; or off
+    #[arg(
+        long,
+        env = "TIDINGS_AWAKE",
+        default_value = "100",
+        value_name = "RATE"
+    )]
+    #[arg(help_heading = "Database")]
+    pub(super) awake: String,
+
     /// The address for clients; loopback by default, since a proxy for TLS stands before it
     #[arg(
         long,

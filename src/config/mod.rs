@@ -49,6 +49,12 @@ pub struct Config {
     pub ops_listen: SocketAddr,
     /// Whether sockets of streams leave hyper.
     pub direct: bool,
+    /// Doorbells a second from which on the gateway looks by itself; `None` is never.
+    pub awake: Option<u32>,
+    /// The most time that it does so at once; only tests of the hand-over bound it.
+    pub awake_for: Option<Duration>,
+    /// How long after a look the next comes whether or not a bell calls; only tests change it.
+    pub look_every: Duration,
     /// The pages that may use the gateway.
     pub cors_origins: Origins,
     /// The proxies whose word about the client's address counts.
@@ -105,6 +111,9 @@ impl ServeArgs {
             listen: faults.take("TIDINGS_LISTEN", address(&self.listen), unset),
             ops_listen: faults.take("TIDINGS_OPS_LISTEN", address(&self.ops_listen), unset),
             direct: faults.take("TIDINGS_DIRECT", switch(&self.direct), true),
+            awake: faults.take("TIDINGS_AWAKE", rate(&self.awake), None),
+            awake_for: None,
+            look_every: Duration::from_secs(1),
             trusted_proxies: faults
                 .take_all("TIDINGS_TRUSTED_PROXIES", networks(&self.trusted_proxies)),
             auth: read_tokens(self.tokens, origins.clone(), &mut faults),
@@ -292,6 +301,17 @@ fn switch(text: &str) -> Result<bool, String> {
         "on" => Ok(true),
         "off" => Ok(false),
         _ => Err("it is on or off".into()),
+    }
+}
+
+/// A rate of a second, or `off`.
+fn rate(text: &str) -> Result<Option<u32>, String> {
+    match text.trim() {
+        "off" => Ok(None),
+        text => match text.parse() {
+            Ok(rate @ 1..=100_000) => Ok(Some(rate)),
+            _ => Err("it is off, or a whole number from 1 to 100000".into()),
+        },
     }
 }
 

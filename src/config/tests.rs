@@ -40,6 +40,7 @@ fn the_defaults_are_those_of_the_manual() {
     assert_eq!(config.listen.to_string(), "127.0.0.1:8080");
     assert_eq!(config.ops_listen.to_string(), "127.0.0.1:9180");
     assert_eq!(config.retention, 7 * DAY);
+    assert_eq!(config.awake, Some(100));
     assert_eq!(config.migrate, MigrateMode::Auto);
     assert!(config.limits.streams >= 16);
     let expected = Limits {
@@ -84,10 +85,12 @@ fn what_is_given_is_taken() {
         "--cookie=session",
         "--jwt-algorithm=HS256",
         "--direct=off",
+        "--awake=off",
     ])
     .unwrap();
     assert_eq!(config.listen.to_string(), "[::]:80");
     assert!(!config.direct);
+    assert_eq!(config.awake, None);
     assert!(config.cors_origins.allow("https://b.test"));
     assert!(config.auth.origins.allow("https://a.test"));
     let proxies: Vec<_> = config

@@ -60,6 +60,11 @@ impl Snapshot {
         &self.in_progress
     }
 
+    /// The first transaction that had not finished: all below had.
+    pub fn first_unfinished(&self) -> u64 {
+        *self.in_progress.first().unwrap_or(&self.xmax)
+    }
+
     /// Whether `xid` had finished, which for the xid of a row that exists means: committed.
     pub fn sees(&self, xid: u64) -> bool {
         xid < self.xmax && self.in_progress.binary_search(&xid).is_err()

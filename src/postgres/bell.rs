@@ -4,6 +4,7 @@
 //! the wait for the look that happens every second anyway.
 
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicI32, AtomicU64, Ordering};
 use std::time::Instant;
 
 use tokio::sync::Notify;
@@ -17,15 +18,34 @@ pub struct Bell {
     notify: Notify,
     /// When the first ring came that no look has answered yet.
     first: Mutex<Option<Instant>>,
+    rings: AtomicU64,
+    /// The process of the server by which this gateway itself rings for others.
+    own: AtomicI32,
 }
 
 impl Bell {
     /// Rings.
     pub fn ring(&self) {
+        self.rings.fetch_add(1, Ordering::Relaxed);
         let mut first = self.lock();
         first.get_or_insert_with(Instant::now);
         drop(first);
         self.notify.notify_one();
+    }
+
+    /// How often it has rung.
+    pub fn rings(&self) -> u64 {
+        self.rings.load(Ordering::Relaxed)
+    }
+
+    /// Rings by this process of the server are this gateway's own from now on, which tell it nothing.
+    pub fn set_own(&self, process: i32) {
+        self.own.store(process, Ordering::Relaxed);
+    }
+
+    /// Whether rings by this process of the server are this gateway's own.
+    pub fn is_own(&self, process: i32) -> bool {
+        self.own.load(Ordering::Relaxed) == process
     }
 
     /// Waits for a ring, also one that came before.

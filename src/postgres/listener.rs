@@ -131,6 +131,9 @@ impl Listener {
 
     fn hear(&self, heard: &Notification) {
         if heard.channel() == CHANNEL && heard.payload().is_empty() {
+            if self.bell.is_own(heard.process_id()) {
+                return;
+            }
             self.metrics.bells.inc();
             self.bell.ring();
             return;

@@ -8,6 +8,7 @@ use std::time::Duration;
 use tokio_postgres::Statement;
 use tokio_postgres::types::ToSql;
 
+use super::bell::CHANNEL;
 use super::connect::{ConnectError, Database, READING, Session};
 use super::page::{Head, Page, in_progress, read_head};
 use crate::cursor::Mark;
@@ -21,12 +22,27 @@ const PAGE_ROWS: i64 = 5_000;
 /// The bytes of payload that it returns where memory is not scarce.
 pub const PAGE_BYTES: i64 = 8 << 20;
 
+/// Who holds this advisory lock exclusively is awake, and publishers ring no bell; the trigger of
+/// `tidings.event` tries it too. It is only ever asked for by trying: a request that waits would silence the
+/// bells with nobody awake.
+const AWAKE: i64 = 8_386_654_097_862_812_519;
+
+/// While awake, the server ends a session of which it has heard nothing for so long, and the lock with it: its gateway was
+/// stopped or cut off, which keepalives alone would not tell of a process that is only stopped.
+const AWAKE_IDLE: &str = "1s";
+/// And one that has acknowledged nothing for so long.
+const AWAKE_UNACKNOWLEDGED: &str = "2s";
+
 /// The session and its prepared statements.
 pub struct Tail {
     session: Session,
     look: Statement,
     rest: Statement,
     position: Statement,
+    wake: Statement,
+    ring: Statement,
+    barrier: Statement,
+    process: i32,
     page_bytes: i64,
 }
 
@@ -38,7 +54,7 @@ impl Tail {
             session
                 .batch_execute(&format!(
                     "{READING}; set default_transaction_isolation = 'read committed'; \
-                     set statement_timeout = {}",
+                     set synchronous_commit = off; set statement_timeout = {}",
                     LOOK_TIMEOUT.as_millis()
                 ))
                 .await?;
@@ -51,12 +67,29 @@ impl Tail {
             let position = session
                 .prepare(include_str!("../../sql/queries/position.sql"))
                 .await?;
+            let wake = session
+                .prepare(&format!(
+                    "select case when pg_try_advisory_lock({AWAKE}) then \
+                     set_config('idle_session_timeout', '{AWAKE_IDLE}', false) is not null and \
+                     set_config('tcp_user_timeout', '{AWAKE_UNACKNOWLEDGED}', false) is not null \
+                     else false end"
+                ))
+                .await?;
+            let ring = session
+                .prepare(&format!("select pg_notify('{CHANNEL}', '')"))
+                .await?;
+            let barrier = session.prepare("select pg_current_xact_id()::text").await?;
+            let process = session.query_one("select pg_backend_pid()", &[]).await?;
             Ok(Self {
-                session,
                 look,
                 rest,
                 position,
+                wake,
+                ring,
+                barrier,
+                process: process.try_get(0)?,
                 page_bytes,
+                session,
             })
         });
         opened.await
@@ -105,6 +138,52 @@ impl Tail {
                 &to.newest,
             ],
         )
+        .await
+    }
+
+    /// The process of the server that serves this session.
+    pub fn process(&self) -> i32 {
+        self.process
+    }
+
+    /// Silences the bells of all publishers, unless another gateway has done so; tells whether it did.
+    pub async fn wake(&self) -> Result<bool, ConnectError> {
+        within(async {
+            let row = self.session.query_one(&self.wake, &[]).await?;
+            Ok(row.try_get(0)?)
+        })
+        .await
+    }
+
+    /// Lets publishers ring again, and returns the [barrier](Self::barrier) of those who may not have rung.
+    pub async fn sleep(&self) -> Result<u64, ConnectError> {
+        within(async {
+            let sleep = format!(
+                "select pg_advisory_unlock({AWAKE}); reset idle_session_timeout; reset tcp_user_timeout"
+            );
+            Ok(self.session.batch_execute(&sleep).await?)
+        })
+        .await?;
+        self.barrier().await
+    }
+
+    /// A transaction that begins now. Whoever found the bells silent before had written its event by then, and so
+    /// has a lower id; but the `xmax` of a snapshot could lie below it.
+    pub async fn barrier(&self) -> Result<u64, ConnectError> {
+        within(async {
+            let row = self.session.query_one(&self.barrier, &[]).await?;
+            let barrier = row.try_get::<_, &str>(0)?.parse();
+            barrier.map_err(|_| ConnectError::Lost("the database answered with a malformed row"))
+        })
+        .await
+    }
+
+    /// Rings for the other gateways. That commit may be lost with the server, and every gateway with it looks anew.
+    pub async fn ring(&self) -> Result<(), ConnectError> {
+        within(async {
+            self.session.query_one(&self.ring, &[]).await?;
+            Ok(())
+        })
         .await
     }
 

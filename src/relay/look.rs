@@ -7,12 +7,13 @@
 //! the last one carries the look's whole position.
 
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::attach::{Arrival, Attached};
+use super::awake::{Awake, Rhythm, Step};
 use super::pace::{Gone, Pace};
 use super::status::Status;
 use crate::cursor::{Cursor, Leg, LegText, Mark, Standing};
@@ -25,8 +26,9 @@ use crate::postgres::backoff::Backoff;
 use crate::postgres::{Bell, ConnectError, Database, Head, Page, Tail};
 use crate::topic::Topic;
 
-/// A look happens at least this often, whatever becomes of the bells.
-const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// Who is awake and needs longer than this for a look lets publishers ring: other gateways wait for its rings,
+/// and the server would end the session soon.
+const TOO_LONG: Duration = Duration::from_millis(500);
 
 /// Why a session of looking ended.
 enum Over {
@@ -52,6 +54,7 @@ pub struct Look {
     /// The bytes of a page.
     page_bytes: i64,
     bell: Arc<Bell>,
+    awake: Awake,
     arrivals: mpsc::Receiver<Arrival>,
     /// Those who wait for a look that begins after they came.
     waiting: Vec<Arrival>,
@@ -76,6 +79,7 @@ impl Look {
     pub fn new(
         database: Database,
         page_bytes: usize,
+        rhythm: Rhythm,
         bell: Arc<Bell>,
         arrivals: mpsc::Receiver<Arrival>,
         pace: Pace,
@@ -88,6 +92,7 @@ impl Look {
             database,
             page_bytes: page_bytes as i64,
             bell,
+            awake: Awake::new(rhythm, Instant::now()),
             arrivals,
             waiting: Vec::new(),
             pace,
@@ -109,6 +114,8 @@ impl Look {
             let Err(over) = self.session(&mut backoff).await;
             let Over::Lost(error) = over else { return };
             self.metrics.tail_up.set(0);
+            self.metrics.awake.set(0);
+            self.awake.lose();
             self.status.set_lost();
             backoff.log("tail", &error);
             // What vouched for the window is gone.
@@ -132,37 +139,98 @@ impl Look {
             self.begin(head.mark()).await?;
         }
         self.connected = true;
+        self.bell.set_own(tail.process());
         let mut verified = false;
         loop {
-            self.look(&tail, !verified).await?;
+            let begun = Instant::now();
+            let rows = self.look_in_time(&tail, !verified).await?;
             if !verified {
                 verified = true;
                 backoff.mended("tail");
                 self.metrics.tail_up.set(1);
             }
             self.status.set_looked();
+            self.step(&tail, begun, rows).await?;
             while !self.reason_to_look().await? {}
         }
     }
 
+    /// Does what follows from a look that began then and found so many events.
+    async fn step(&mut self, tail: &Tail, begun: Instant, rows: usize) -> Result<(), Over> {
+        if self.awake.is_awake() && rows > 0 {
+            self.meanwhile(tail.ring()).await??;
+            self.metrics.bells_rung.inc();
+        }
+        let unfinished = self.whole().snapshot.first_unfinished();
+        let now = Instant::now();
+        let took = now - begun;
+        let time = self.awake.time(now).as_secs_f64();
+        self.metrics.awake_time.inc_by(time);
+        let step = self
+            .awake
+            .looked(now, took, rows, self.bell.rings(), unfinished);
+        match step {
+            Step::Wake => {
+                if self.meanwhile(tail.wake()).await?? {
+                    self.awake.woken(Instant::now());
+                    self.metrics.wakes.inc();
+                } else {
+                    self.awake.refuse(now);
+                }
+            }
+            Step::Sleep => {
+                let barrier = self.meanwhile(tail.sleep()).await??;
+                self.awake.settle(Instant::now(), barrier);
+            }
+            Step::Settle => {
+                let barrier = self.meanwhile(tail.barrier()).await??;
+                self.awake.settle(Instant::now(), barrier);
+            }
+            Step::Stay => {}
+        }
+        self.metrics.awake.set(self.awake.is_awake().into());
+        Ok(())
+    }
+
+    /// One look; who is awake stops being so if it takes too long.
+    async fn look_in_time(&mut self, tail: &Tail, verify: bool) -> Result<usize, Over> {
+        if !self.awake.is_awake() {
+            return self.look(tail, verify).await;
+        }
+        let barrier = {
+            let mut look = std::pin::pin!(self.look(tail, verify));
+            let limit = tokio::time::timeout(TOO_LONG, &mut look).await;
+            if let Ok(looked) = limit {
+                return looked;
+            }
+            let (looked, barrier) = tokio::join!(look, tail.sleep());
+            (looked?, barrier?)
+        };
+        let (rows, barrier) = barrier;
+        self.awake.settle(Instant::now(), barrier);
+        Ok(rows)
+    }
+
     /// Waits for whatever may call for a look, and tells whether it does.
     async fn reason_to_look(&mut self) -> Result<bool, Over> {
-        if !self.waiting.is_empty() {
+        // Who is awake looks soon, and then for everybody.
+        let called = !self.awake.is_awake();
+        if called && !self.waiting.is_empty() {
             return Ok(true);
         }
         let bell = self.bell.clone();
         tokio::select! {
             biased;
             () = self.cancel.cancelled() => Err(Over::Cancelled),
-            () = bell.rung() => Ok(true),
+            () = bell.rung(), if called => Ok(true),
             arrival = self.arrivals.recv() => {
                 self.receive(arrival.ok_or(Over::Cancelled)?).await?;
                 while let Ok(arrival) = self.arrivals.try_recv() {
                     self.receive(arrival).await?;
                 }
-                Ok(!self.waiting.is_empty())
+                Ok(called && !self.waiting.is_empty())
             }
-            () = tokio::time::sleep(LOOK_EVERY) => Ok(true),
+            () = tokio::time::sleep_until(self.awake.next().into()) => Ok(true),
         }
     }
 
@@ -252,10 +320,10 @@ impl Look {
         Ok(())
     }
 
-    /// One look, with all its pages.
-    async fn look(&mut self, tail: &Tail, verify: bool) -> Result<(), Over> {
+    /// One look, with all its pages, and how many events it found.
+    async fn look(&mut self, tail: &Tail, verify: bool) -> Result<usize, Over> {
         // What a session that was lost had left of its last look comes first.
-        self.rest(tail, &mut Vec::new()).await?;
+        let mut rows = self.rest(tail, &mut Vec::new()).await?;
         let mut arrived = std::mem::take(&mut self.waiting);
         let rung = self.bell.answer();
         let from = self.whole();
@@ -268,14 +336,17 @@ impl Look {
             Err(over) => return Err(over),
         };
         self.metrics.looks.inc();
-        let rows = page.events.len();
+        rows += page.events.len();
         let mark = page.head.mark();
         let standing = self.standing(&page.head);
         if standing == Standing::Served {
             self.hand_over(&from, mark, page).await?;
-            if let Err(over) = self.rest(tail, &mut arrived).await {
-                self.waiting.extend(arrived);
-                return Err(over);
+            match self.rest(tail, &mut arrived).await {
+                Ok(more) => rows += more,
+                Err(over) => {
+                    self.waiting.extend(arrived);
+                    return Err(over);
+                }
             }
         } else {
             self.begin_anew(standing, mark).await?;
@@ -291,22 +362,25 @@ impl Look {
         for arrival in arrived {
             self.attach(arrival).await?;
         }
-        Ok(())
+        Ok(rows)
     }
 
-    /// The pages that are left of a look; `arrived` came before it began.
-    async fn rest(&mut self, tail: &Tail, arrived: &mut Vec<Arrival>) -> Result<(), Over> {
+    /// The pages that are left of a look, and how many events they held; `arrived` came before it began.
+    async fn rest(&mut self, tail: &Tail, arrived: &mut Vec<Arrival>) -> Result<usize, Over> {
+        let mut rows = 0;
         while let Some(Cursor::Between { from, to, sent }) = self.position.clone() {
             self.between_pages(&from, arrived).await?;
             let page = self.meanwhile(tail.rest(&from, &to, sent)).await??;
             let standing = self.standing(&page.head);
             if standing != Standing::Served {
                 let head = self.meanwhile(tail.position()).await??;
-                return self.begin_anew(standing, head.mark()).await;
+                self.begin_anew(standing, head.mark()).await?;
+                return Ok(rows);
             }
+            rows += page.events.len();
             self.hand_over(&from, to, page).await?;
         }
-        Ok(())
+        Ok(rows)
     }
 
     /// How the gateway's position stands to the log.
