@@ -7,35 +7,92 @@
 -- Everyone may name what is in here; what may be done with it is granted in the last migration.
 grant usage on schema tidings to public;
 
+-- What a topic, a type and data may be is said once, by domains, in words for people. A constraint of a table is
+-- read from its text and planned by every INSERT anew, which doubles what publishing costs; a domain's is kept by the session.
+
+create function tidings.refuse_topic(value text) returns boolean
+language plpgsql immutable parallel safe
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    if value is null or value = '' then
+        raise exception 'tidings: the topic is %', case when value is null then 'null' else 'empty' end
+            using errcode = '22023', constraint = 'topic_form', hint = 'A topic names what an event is about, for example user:42.';
+    elsif octet_length(value) > 255 then
+        raise exception 'tidings: the topic is % bytes long', octet_length(value)
+            using errcode = '22023', constraint = 'topic_form', hint = 'A topic has 1 to 255 characters.';
+    end if;
+    raise exception 'tidings: the topic % contains a character that topics may not have', quote_literal(value)
+        using errcode = '22023', constraint = 'topic_form', hint = 'A topic is made of A-Z a-z 0-9 _ . : / @ = + ~ | % -. '
+            'tidings.user_topic(sub) percent-encodes whatever else a user name has.';
+end
+$$;
+
+create function tidings.refuse_type(value text) returns boolean
+language plpgsql immutable parallel safe
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    if value is null or value = '' then
+        raise exception 'tidings: the type is %', case when value is null then 'null' else 'empty' end
+            using errcode = '22023', constraint = 'type_form', hint = 'A type names what happened, for example payment.settled.';
+    elsif octet_length(value) > 64 then
+        raise exception 'tidings: the type is % bytes long', octet_length(value)
+            using errcode = '22023', constraint = 'type_form', hint = 'A type has 1 to 64 characters.';
+    elsif starts_with(value, 'tidings.') then
+        raise exception 'tidings: the type % begins with "tidings."', quote_literal(value)
+            using errcode = '22023', constraint = 'type_form', hint = 'That prefix is the gateway''s own: choose another.';
+    elsif value in ('error', 'open', 'message') then
+        raise exception 'tidings: the type % is an event of EventSource itself', quote_literal(value)
+            using errcode = '22023', constraint = 'type_form', hint = 'error, open and message are reserved: say what happened, for example payment.failed.';
+    end if;
+    raise exception 'tidings: the type % contains a character that types may not have', quote_literal(value)
+        using errcode = '22023', constraint = 'type_form', hint = 'A type is made of A-Z a-z 0-9 _ . : @ = + ~ | % - (no slash).';
+end
+$$;
+
+create function tidings.refuse_data(value jsonb) returns boolean
+language plpgsql immutable parallel safe
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    raise exception 'tidings: the data is % bytes long as text', octet_length(value::text)
+        using errcode = '22023', constraint = 'data_size', hint = 'At most 262144 bytes: publish what changed and let the reader fetch the rest '
+            '(tidings.watch takes the columns to publish).';
+end
+$$;
+
+create domain tidings.topic as text collate "C" constraint topic_form check (
+    value ~ '^[A-Za-z0-9_.:/@=+~|%-]+$' and octet_length(value) <= 255 or tidings.refuse_topic(value)
+);
+-- `tidings.` is the gateway's own; the three words are EventSource's own.
+create domain tidings.type as text collate "C" constraint type_form check (
+    value ~ '^[A-Za-z0-9_.:@=+~|%-]+$' and octet_length(value) <= 64
+    and not starts_with(value, 'tidings.') and value not in ('error', 'open', 'message') or tidings.refuse_type(value)
+);
+create domain tidings.data as jsonb constraint data_size check (
+    octet_length(value::text) <= 262144 or tidings.refuse_data(value)
+);
+-- Cursors begin at 0, which is no event.
+create domain tidings.number as bigint constraint number_positive check (value > 0);
+
 create sequence tidings.event_id as bigint;
 
 -- Ids come from a default and not from an identity column, because a leaf of a partitioned table has
 -- no identity of its own and rows may be copied into a leaf directly.
 create table tidings.event (
-    id         bigint      not null default nextval('tidings.event_id'),
-    xid        xid8        not null default pg_current_xact_id(),
-    created_at timestamptz not null default clock_timestamp(),
-    topic      text        not null,
-    type       text        not null,
-    data       jsonb       not null default 'null',
-    -- The size of `data` as text, so that a look can end at a number of bytes without reading them.
-    bytes      integer     generated always as (octet_length(data::text)) stored,
+    id         tidings.number not null default nextval('tidings.event_id'),
+    xid        xid8           not null default pg_current_xact_id(),
+    created_at timestamptz    not null default clock_timestamp(),
+    topic      tidings.topic  not null,
+    type       tidings.type   not null,
+    data       tidings.data   not null default 'null',
+    -- The size of `data` as text, so that a look can end at a number of bytes without reading them: told by
+    -- tidings.publish, null for rows that came in other ways.
+    bytes      integer,
 
     -- A partitioned table can only be unique together with its partition key.
-    constraint event_pkey primary key (id, created_at),
-    -- Cursors begin at 0, which is no event.
-    constraint event_id_positive check (id > 0),
-    -- An infinite time belongs to no day and has no anchor tag.
-    constraint event_created_at_finite check (isfinite(created_at)),
-    constraint event_topic_form check (
-        topic ~ '^[A-Za-z0-9_.:/@=+~|%-]+$' collate "C" and octet_length(topic) <= 255
-    ),
-    -- `tidings.` is the gateway's own; the three words are EventSource's own.
-    constraint event_type_form check (
-        type ~ '^[A-Za-z0-9_.:@=+~|%-]+$' collate "C" and octet_length(type) <= 64
-        and not starts_with(type, 'tidings.') and type not in ('error', 'open', 'message')
-    ),
-    constraint event_data_size check (bytes <= 262144)
+    constraint event_pkey primary key (id, created_at)
 ) partition by range (created_at);
 
 alter sequence tidings.event_id owned by tidings.event.id;
@@ -46,7 +103,10 @@ create index event_topic on tidings.event (topic, xid, id);
 create index event_xid on tidings.event (xid, id);
 
 -- A missing day must never fail a writer. The extra index tells at once which days wait in here.
-create table tidings.event_default partition of tidings.event default;
+create table tidings.event_default partition of tidings.event (
+    -- An infinite time belongs to no day, so that it would come in here, and has no anchor tag.
+    constraint event_created_at_finite check (isfinite(created_at))
+) default;
 create index event_default_created_at on tidings.event_default (created_at);
 
 -- The anchor tag: a cursor names its newest event with it, so that a history which was rewritten
@@ -77,8 +137,8 @@ insert into tidings.floor (snapshot, xid, id, tag) values (pg_current_snapshot()
 -- Keys of keyed publishes. In a table of its own, because uniqueness over all days cannot be a
 -- constraint of a table partitioned by day.
 create table tidings.key (
-    topic      text        not null,
-    key        text        not null,
+    topic      text        collate "C" not null,
+    key        text        collate "C" not null,
     id         bigint      not null,
     created_at timestamptz not null,
     constraint key_pkey primary key (topic, key),

@@ -1,76 +1,24 @@
 -- Publishing: one row in the caller's transaction, and the doorbell that wakes the gateway.
 
--- Raises what is wrong with a topic or a type, with a hint; returns when nothing is.
--- The table has the same bounds as constraints; these are the words for people.
-create function tidings.refuse(topic text, type text) returns void
-language plpgsql immutable parallel safe
-set search_path = pg_catalog, pg_temp
-as $$
-begin
-    if topic is null or topic = '' then
-        raise exception 'tidings: the topic is %', case when topic is null then 'null' else 'empty' end
-            using errcode = '22023', hint = 'A topic names what an event is about, for example user:42.';
-    elsif octet_length(topic) > 255 then
-        raise exception 'tidings: the topic is % bytes long', octet_length(topic)
-            using errcode = '22023', hint = 'A topic has 1 to 255 characters.';
-    elsif topic !~ '^[A-Za-z0-9_.:/@=+~|%-]+$' collate "C" then
-        raise exception 'tidings: the topic % contains a character that topics may not have', quote_literal(topic)
-            using errcode = '22023', hint = 'A topic is made of A-Z a-z 0-9 _ . : / @ = + ~ | % -. '
-                'tidings.user_topic(sub) percent-encodes whatever else a user name has.';
-    elsif type is null or type = '' then
-        raise exception 'tidings: the type is %', case when type is null then 'null' else 'empty' end
-            using errcode = '22023', hint = 'A type names what happened, for example payment.settled.';
-    elsif octet_length(type) > 64 then
-        raise exception 'tidings: the type is % bytes long', octet_length(type)
-            using errcode = '22023', hint = 'A type has 1 to 64 characters.';
-    elsif type !~ '^[A-Za-z0-9_.:@=+~|%-]+$' collate "C" then
-        raise exception 'tidings: the type % contains a character that types may not have', quote_literal(type)
-            using errcode = '22023', hint = 'A type is made of A-Z a-z 0-9 _ . : @ = + ~ | % - (no slash).';
-    elsif starts_with(type, 'tidings.') then
-        raise exception 'tidings: the type % begins with "tidings."', quote_literal(type)
-            using errcode = '22023', hint = 'That prefix is the gateway''s own: choose another.';
-    elsif type in ('error', 'open', 'message') then
-        raise exception 'tidings: the type % is an event of EventSource itself', quote_literal(type)
-            using errcode = '22023', hint = 'error, open and message are reserved: say what happened, for example payment.failed.';
-    end if;
-end
-$$;
-
--- Publishes one event in the caller's transaction and returns its id. In any isolation level.
--- With a key, a second publish of the same (topic, key) returns the first one's id and publishes
--- nothing; it waits for an open publisher of the same key. Under REPEATABLE READ or stricter, one that
--- committed after this snapshot cannot be seen, and Postgres says so with 40001.
-create function tidings.publish(topic text, type text, data jsonb default 'null', key text default null)
-returns bigint
-language plpgsql security definer
+-- Publishes with a key, for tidings.publish, with whose rights it runs.
+create function tidings.publish_once(topic text, type text, data jsonb, key text) returns bigint
+language plpgsql
 set search_path = pg_catalog, pg_temp
 as $$
 #variable_conflict use_variable
 declare
-    -- A missing value is JSON null: `publish('a', 'b', null)` means no data and not no event.
-    payload constant jsonb := coalesce(data, 'null');
     event bigint;
     moment timestamptz;
 begin
-    perform tidings.refuse(topic, type);
-    if octet_length(payload::text) > 262144 then
-        raise exception 'tidings: the data is % bytes long as text', octet_length(payload::text)
-            using errcode = '22023', hint = 'At most 262144 bytes: publish what changed and let the reader fetch the rest '
-                '(tidings.watch takes the columns to publish).';
-    end if;
-
-    if key is null then
-        insert into tidings.event (topic, type, data) values (topic, type, payload) returning id into event;
-        return event;
-    end if;
-
+    -- What is wrong with these is said before what is wrong with the key.
+    perform topic::tidings.topic, type::tidings.type, data::tidings.data;
     if key = '' or char_length(key) > 255 then
         raise exception 'tidings: the key has % characters', char_length(key)
             using errcode = '22023', hint = 'A key has 1 to 255 characters; null means none.';
     end if;
     loop
         -- Looking first costs a repeated key neither an id nor a dead row.
-        select k.id into event from tidings.key k where k.topic = publish.topic and k.key = publish.key;
+        select k.id into event from tidings.key k where k.topic = publish_once.topic and k.key = publish_once.key;
         if found then
             return event;
         end if;
@@ -79,12 +27,40 @@ begin
         on conflict on constraint key_pkey do nothing
         returning k.id, k.created_at into event, moment;
         if found then
-            insert into tidings.event (id, created_at, topic, type, data) values (event, moment, topic, type, payload);
+            insert into tidings.event (id, created_at, topic, type, data, bytes)
+            values (event, moment, topic, type, data, octet_length(data::text));
             return event;
         end if;
         -- Somebody else's publish of this key committed in between: read it, or, if it has been
         -- trimmed since, try again.
     end loop;
+end
+$$;
+
+-- Publishes one event in the caller's transaction and returns its id. In any isolation level.
+-- With a key, a second publish of the same (topic, key) returns the first one's id and publishes
+-- nothing; it waits for an open publisher of the same key. Under REPEATABLE READ or stricter, one that
+-- committed after this snapshot cannot be seen, and Postgres says so with 40001.
+--
+-- Every writer pays for what is in here: one INSERT, whose columns say themselves what may be in them. A missing value is
+-- JSON null: `publish('a', 'b', null)` means no data and not no event.
+create function tidings.publish(topic text, type text, data jsonb default 'null', key text default null)
+returns bigint
+language plpgsql security definer
+set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_variable
+declare
+    payload constant jsonb := coalesce(data, 'null');
+    event bigint;
+begin
+    if key is not null then
+        return tidings.publish_once(topic, type, payload, key);
+    end if;
+    insert into tidings.event (topic, type, data, bytes)
+    values (topic, type, payload, octet_length(payload::text))
+    returning id into event;
+    return event;
 end
 $$;
 
@@ -123,7 +99,7 @@ as $$
 declare
     payload text;
 begin
-    perform tidings.refuse(topic, type);
+    perform topic::tidings.topic, type::tidings.type;
     payload := format(
         '{"signal":true,"topic":%s,"type":%s,"at":"%s","data":%s}',
         to_json(topic), to_json(type),

@@ -113,7 +113,7 @@ begin
             using errcode = '22023', hint = 'The type of a watch has at most 57 characters, since .insert is added: pass a shorter one as type.';
     end if;
     -- With every placeholder filled by one letter, the template must be a topic.
-    perform tidings.refuse(regexp_replace(topic, '\{[^{}]+\}', 'x', 'g'), prefix || '.insert');
+    perform regexp_replace(topic, '\{[^{}]+\}', 'x', 'g')::tidings.topic, (prefix || '.insert')::tidings.type;
 
     for name in
         select m[1] from regexp_matches(topic, '\{([^{}]+)\}', 'g') as m

@@ -53,9 +53,9 @@ begin
         return false;
     end if;
     -- Asked before any strong lock, so that a day which has to stay costs nobody anything.
-    select count(*) as events, coalesce(sum(bytes), 0) as bytes into waiting
+    select count(*) as events, coalesce(sum(coalesce(bytes, octet_length(data::text))), 0) as bytes into waiting
     from (
-        select d.bytes from tidings.event_default d
+        select d.bytes, d.data from tidings.event_default d
         where d.created_at >= starts and d.created_at < ends
         limit 1001
     ) as first;
@@ -64,7 +64,7 @@ begin
     end if;
 
     execute format(
-        'create table tidings.%I (like tidings.event including defaults including generated including constraints including indexes including storage)',
+        'create table tidings.%I (like tidings.event including defaults including indexes including storage)',
         leaf
     );
     -- ATTACH takes this lock in any case. Taking it first means that nobody can
@@ -72,8 +72,8 @@ begin
     lock table tidings.event_default in access exclusive mode;
     if exists (select from tidings.event_default d where d.created_at >= starts and d.created_at < ends) then
         execute format(
-            'insert into tidings.%I (id, xid, created_at, topic, type, data)
-             select id, xid, created_at, topic, type, data from tidings.event_default where created_at >= %L and created_at < %L',
+            'insert into tidings.%I (id, xid, created_at, topic, type, data, bytes)
+             select id, xid, created_at, topic, type, data, bytes from tidings.event_default where created_at >= %L and created_at < %L',
             leaf, starts, ends
         );
         delete from tidings.event_default d where d.created_at >= starts and d.created_at < ends;

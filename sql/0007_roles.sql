@@ -27,7 +27,8 @@ begin
         -- A watch is a standing publish: who may publish may also have the changes of its own tables published.
         grant execute on function
             tidings.publish(text, text, jsonb, text), tidings.signal(text, text, jsonb),
-            tidings.watch(regclass, text, text, text[]), tidings.unwatch(regclass), tidings.refuse(text, text)
+            tidings.watch(regclass, text, text, text[]), tidings.unwatch(regclass),
+            tidings.refuse_topic(text), tidings.refuse_type(text), tidings.refuse_data(jsonb)
         to tidings_publisher;
     end if;
     begin
