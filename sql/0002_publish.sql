@@ -64,14 +64,15 @@ begin
 end
 $$;
 
--- The doorbell carries nothing and may be lost: the gateway looks once a second anyhow.
-create function tidings.ring() returns trigger
+-- The doorbell carries nothing and may be lost: the gateway looks once a second anyhow. Rings, and returns the
+-- transaction whose event it rings for.
+create function tidings.ring() returns xid8
 language plpgsql
 set search_path = pg_catalog, pg_temp
 as $$
 begin
     perform pg_notify('tidings', '');
-    return null;
+    return pg_current_xact_id();
 end
 $$;
 
@@ -79,16 +80,17 @@ $$;
 -- gateway is awake, that is, while one holds the advisory lock 8386654097862812519 exclusively and looks by itself.
 -- That number stands here and in the gateway. Lock and unlock are one expression, because a cancel between two
 -- statements would leave the lock with the writer. `set local tidings.bell = off` is for transactions that will be
--- PREPAREd, which must not notify. As a WHEN clause, the test spares a silent bell the function call.
-create trigger ring after insert on tidings.event for each statement
-when (
-    case
-        when current_setting('tidings.bell', true) = 'off' then false
-        when pg_try_advisory_lock_shared(8386654097862812519) then pg_advisory_unlock_shared(8386654097862812519)
-        else false
-    end
-)
-execute function tidings.ring();
+-- PREPAREd, which must not notify.
+--
+-- The bell hangs on the default of a column, so that it rings for rows that come in any way, and is a part of the
+-- INSERT's plan: a trigger's condition would be read from its text and planned by every INSERT anew. And it asks
+-- for the lock only once this transaction has its id: a gateway that goes to sleep waits for all ids up to its own.
+alter table tidings.event alter column xid set default case
+    when pg_current_xact_id() is null or current_setting('tidings.bell', true) = 'off' then pg_current_xact_id()
+    when pg_try_advisory_lock_shared(8386654097862812519) then
+        case when pg_advisory_unlock_shared(8386654097862812519) then tidings.ring() end
+    else pg_current_xact_id()
+end;
 
 -- Sends an ephemeral message: it lives in the NOTIFY payload only, reaches whoever listens at the
 -- commit, has no cursor and is never replayed.

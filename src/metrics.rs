@@ -165,7 +165,7 @@ impl Metrics {
         );
         r.register("wakes", "Times that the gateway woke", self.wakes.clone());
         r.register_with_unit(
-            "awake_time",
+            "awake",
             "How long the gateway has been awake",
             Unit::Seconds,
             self.awake_time.clone(),

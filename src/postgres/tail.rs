@@ -22,8 +22,8 @@ const PAGE_ROWS: i64 = 5_000;
 /// The bytes of payload that it returns where memory is not scarce.
 pub const PAGE_BYTES: i64 = 8 << 20;
 
-/// Who holds this advisory lock exclusively is awake, and publishers ring no bell; the trigger of
-/// `tidings.event` tries it too. It is only ever asked for by trying: a request that waits would silence the
+/// Who holds this advisory lock exclusively is awake, and publishers ring no bell: the default of
+/// `tidings.event.xid` tries it too. It is only ever asked for by trying: a request that waits would silence the
 /// bells with nobody awake.
 const AWAKE: i64 = 8_386_654_097_862_812_519;
 

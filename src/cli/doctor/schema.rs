@@ -172,9 +172,11 @@ async fn bell(session: &Client) -> Result<Option<Finding>, Error> {
     Ok((!row.get::<_, bool>(0)).then(|| Finding {
         name: "bell",
         weight: Weight::Hurts,
-        what: "the trigger ring on tidings.event is disabled or missing".into(),
+        what: "the default of the column tidings.event.xid rings no bell".into(),
         why: "no publisher wakes the gateway: events are delivered by the look once a second",
-        mend: "alter table only tidings.event enable trigger ring".into(),
+        mend:
+            "alter table tidings.event alter column xid set default, as sql/0002_publish.sql has it"
+                .into(),
     }))
 }
 
@@ -222,10 +224,12 @@ const IN_DEFAULT: &str = "
         limit 10000
     ) held";
 
-const RINGS: &str = "
+const RINGS: &str = r"
     select exists (
-        select from pg_trigger t
-        join pg_class c on c.oid = t.tgrelid
+        select from pg_attrdef d
+        join pg_attribute a on a.attrelid = d.adrelid and a.attnum = d.adnum
+        join pg_class c on c.oid = d.adrelid
         join pg_namespace n on n.oid = c.relnamespace
-        where n.nspname = 'tidings' and c.relname = 'event' and t.tgname = 'ring' and t.tgenabled <> 'D'
+        where n.nspname = 'tidings' and c.relname = 'event' and a.attname = 'xid'
+          and pg_get_expr(d.adbin, d.adrelid) ~ '\mring\M'
     )";

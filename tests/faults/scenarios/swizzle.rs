@@ -116,12 +116,11 @@ async fn change(rig: &mut Rig<'_>, weather: &mut Weather) {
         }
         2 => {
             weather.silent = !weather.silent;
-            let way = if weather.silent { "disable" } else { "enable" };
-            rig.fault(&format!("{way} the bell"));
+            let way = if weather.silent { "off" } else { "on" };
+            rig.fault(&format!("the bell is {way}"));
             let client = rig.session().await;
-            let alter = format!("alter table tidings.event {way} trigger all");
             // A crash of the server may come between; then it stays as it is.
-            let _ = client.batch_execute(&alter).await;
+            let _ = client.batch_execute(&hang_bell(weather.silent)).await;
         }
         3 => {
             weather.slow = !weather.slow;
@@ -137,7 +136,23 @@ async fn clear(rig: &mut Rig<'_>, weather: Weather) {
     drop(weather);
     rig.proxy().slow_down(Duration::ZERO);
     let client = rig.session().await;
-    run(&client, "alter table tidings.event enable trigger all").await;
+    run(&client, &hang_bell(false)).await;
+}
+
+/// Takes the bell off the table, or hangs it up again as the default partition has it.
+fn hang_bell(silent: bool) -> String {
+    let default = if silent {
+        "select 'pg_current_xact_id()'"
+    } else {
+        "select pg_get_expr(d.adbin, d.adrelid) from pg_attrdef d
+         join pg_attribute a on a.attrelid = d.adrelid and a.attnum = d.adnum
+         where d.adrelid = 'tidings.event_default'::regclass and a.attname = 'xid'"
+    };
+    format!(
+        "do $do$ begin
+             execute 'alter table only tidings.event alter column xid set default ' || ({default});
+         end $do$"
+    )
 }
 
 async fn strike(rig: &mut Rig<'_>, blow: Blow) {
