@@ -14,9 +14,12 @@
 //! so that a publisher that is late does not hide how long readers waited.
 
 mod arrivals;
+mod audience;
 mod chunks;
 mod clock;
 mod flight;
+#[path = "../figures/gateway.rs"]
+mod gateway;
 mod lane;
 mod options;
 mod pace;
@@ -35,6 +38,8 @@ mod stream;
 mod streams;
 mod tally;
 mod telling;
+mod text;
+mod token;
 mod usage;
 
 use std::process::ExitCode;
@@ -42,9 +47,10 @@ use std::process::ExitCode;
 use clap::Parser;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
+use gateway::{Failure, Result};
 use options::{Options, Scenario, Target};
 use report::Figures;
-use rig::{Failure, Result, Rig};
+use rig::Rig;
 use usage::Usage;
 
 /// Streams beside those that are counted: warm-ups that the gateway has not yet seen go.
@@ -94,7 +100,7 @@ async fn start_gateway(options: &mut Options) -> Result<Rig> {
     let rig = Rig::start(&[format!("--streams={streams}")]).await?;
     options.url = format!("http://{}", rig.address());
     options.publish = Some(Target::Sql(rig.database_url()));
-    options.secret = Some(rig::SECRET.to_owned());
+    options.secret = Some(gateway::SECRET.to_owned());
     options.pid = vec![rig.pid()];
     Ok(rig)
 }
