@@ -17,6 +17,7 @@ mod arrivals;
 mod audience;
 mod chunks;
 mod clock;
+mod descriptors;
 mod flight;
 #[path = "../figures/gateway.rs"]
 mod gateway;
@@ -45,7 +46,6 @@ mod usage;
 use std::process::ExitCode;
 
 use clap::Parser;
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use gateway::{Failure, Result};
 use options::{Options, Scenario, Target};
@@ -71,7 +71,7 @@ async fn main() -> ExitCode {
 
 async fn run(mut options: Options) -> Result<Figures> {
     options.check()?;
-    raise_descriptor_limit();
+    descriptors::raise_limit();
     // It ends with this function.
     let _rig = if options.start_gateway {
         Some(start_gateway(&mut options).await?)
@@ -103,17 +103,6 @@ async fn start_gateway(options: &mut Options) -> Result<Rig> {
     options.secret = Some(gateway::SECRET.to_owned());
     options.pid = vec![rig.pid()];
     Ok(rig)
-}
-
-/// Every stream is a descriptor, and the soft limit is often 1,024.
-fn raise_descriptor_limit() {
-    let limit = getrlimit(Resource::Nofile);
-    let raised = Rlimit {
-        current: limit.maximum,
-        ..limit
-    };
-    // Where that is not allowed, opening tells how far it came.
-    let _ = setrlimit(Resource::Nofile, raised);
 }
 
 /// A failure in these words.
