@@ -33,7 +33,7 @@ async fn main() -> Result<()> {
         };
         let arrival = async {
             stream.wait_for(&format!("\"id\":\"{id}\"")).await?;
-            Ok::<_, figures::rig::Failure>(sent.elapsed())
+            Ok::<_, figures::gateway::Failure>(sent.elapsed())
         };
         let (commit, arrival) = tokio::join!(commit, arrival);
         commits.push(commit?);

@@ -16,13 +16,15 @@ mod report;
 mod scenario;
 mod server;
 mod spread;
+mod table;
 
 use std::error::Error;
-use std::process::ExitCode;
+use std::process::{Command, ExitCode};
 
 use clap::Parser;
 
 use bench::Bench;
+use machine::said;
 use scenario::{Name, Scenario};
 
 type Failure = Box<dyn Error + Send + Sync>;
@@ -60,9 +62,19 @@ fn compare(what: Compare) -> Result<()> {
             rounds.push(bench.round(scenario, round, what.streams)?);
         }
     }
-    println!("{}\n", machine::facts(&bench));
+    println!("{}\n", machine::facts(programs(&bench)));
     for (scenario, rounds) in scenarios.iter().zip(&rounds) {
         println!("{}", report::tables(scenario, rounds));
     }
     Ok(())
+}
+
+/// The versions of those that are compared.
+fn programs(bench: &Bench) -> [String; 3] {
+    let nchan = said(Command::new("dpkg-query").args(["-Wf${Version}", "libnginx-mod-nchan"]));
+    [
+        said(bench.postgres("postgres").arg("--version")),
+        said(Command::new("nginx").arg("-v")),
+        format!("Nchan {nchan}"),
+    ]
 }

@@ -2,7 +2,7 @@
 
 use clap::ValueEnum;
 
-use super::report::number;
+use super::table::number;
 use Limit::{AtLeast, AtMost};
 
 /// Deliveries that are enough to measure a broadcast by.

@@ -1,7 +1,9 @@
 //! What figures have in common: a gateway with its database, and streams of it.
 
-pub(crate) mod rig;
+pub(crate) mod gateway;
+mod rig;
 mod stream;
 
-pub(crate) use rig::{Result, Rig};
+pub(crate) use gateway::Result;
+pub(crate) use rig::Rig;
 pub(crate) use stream::Stream;

@@ -7,7 +7,7 @@ use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
 
-use super::rig::{PATIENCE, Result, SECRET};
+use super::gateway::{PATIENCE, Result, SECRET};
 
 /// An open stream, of which only as much is understood as a figure needs.
 pub(crate) struct Stream {

@@ -14,9 +14,13 @@
 //! so that a publisher that is late does not hide how long readers waited.
 
 mod arrivals;
+mod audience;
 mod chunks;
 mod clock;
+mod descriptors;
 mod flight;
+#[path = "../figures/gateway.rs"]
+mod gateway;
 mod lane;
 mod options;
 mod pace;
@@ -35,16 +39,18 @@ mod stream;
 mod streams;
 mod tally;
 mod telling;
+mod text;
+mod token;
 mod usage;
 
 use std::process::ExitCode;
 
 use clap::Parser;
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
+use gateway::{Failure, Result};
 use options::{Options, Scenario, Target};
 use report::Figures;
-use rig::{Failure, Result, Rig};
+use rig::Rig;
 use usage::Usage;
 
 /// Streams beside those that are counted: warm-ups that the gateway has not yet seen go.
@@ -65,7 +71,7 @@ async fn main() -> ExitCode {
 
 async fn run(mut options: Options) -> Result<Figures> {
     options.check()?;
-    raise_descriptor_limit();
+    descriptors::raise_limit();
     // It ends with this function.
     let _rig = if options.start_gateway {
         Some(start_gateway(&mut options).await?)
@@ -94,20 +100,9 @@ async fn start_gateway(options: &mut Options) -> Result<Rig> {
     let rig = Rig::start(&[format!("--streams={streams}")]).await?;
     options.url = format!("http://{}", rig.address());
     options.publish = Some(Target::Sql(rig.database_url()));
-    options.secret = Some(rig::SECRET.to_owned());
+    options.secret = Some(gateway::SECRET.to_owned());
     options.pid = vec![rig.pid()];
     Ok(rig)
-}
-
-/// Every stream is a descriptor, and the soft limit is often 1,024.
-fn raise_descriptor_limit() {
-    let limit = getrlimit(Resource::Nofile);
-    let raised = Rlimit {
-        current: limit.maximum,
-        ..limit
-    };
-    // Where that is not allowed, opening tells how far it came.
-    let _ = setrlimit(Resource::Nofile, raised);
 }
 
 /// A failure in these words.

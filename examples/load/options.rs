@@ -6,6 +6,7 @@ use clap::{Parser, ValueEnum};
 use hyper::Uri;
 
 use crate::report::{Figure, Figures};
+use crate::stream::Await;
 use crate::{Result, failure};
 
 /// What a load generator does to a server of streams, and what it measures.
@@ -132,17 +133,6 @@ impl Scenario {
             Self::Connect => "connect",
         }
     }
-}
-
-/// When a stream counts as open.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Await {
-    /// When `event: tidings.ready` has come
-    Ready,
-    /// When the head of the answer has come
-    Head,
-    /// When the first byte of the body has come
-    Body,
 }
 
 /// Where events are published.

@@ -7,11 +7,10 @@
 
 use memchr::memmem;
 
+use crate::text::{Stop, Text};
+
 /// How every payload is recognised.
 const MARK: &[u8] = b"\"n\":";
-
-/// More digits than this are no number of ours.
-const DIGITS_MAX: usize = 19;
 
 /// Which of the two kinds of topics an event is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,14 +54,6 @@ impl Payload {
 pub(crate) struct Finder {
     mark: memmem::Finder<'static>,
     pad_bytes: usize,
-}
-
-/// Why no payload could be read.
-enum Stop {
-    /// It goes on in bytes that have not come.
-    Unfinished,
-    /// It only began like one.
-    Nonsense,
 }
 
 impl Finder {
@@ -120,48 +111,6 @@ impl Finder {
             return Err(Stop::Nonsense);
         }
         Ok((Payload { n, t_us, kind }, bytes.len() - text.0.len()))
-    }
-}
-
-/// What is still to be read.
-struct Text<'a>(&'a [u8]);
-
-impl Text<'_> {
-    fn skip(&mut self, expected: &[u8]) -> Result<(), Stop> {
-        if let Some(rest) = self.0.strip_prefix(expected) {
-            self.0 = rest;
-            return Ok(());
-        }
-        Err(if expected.starts_with(self.0) {
-            Stop::Unfinished
-        } else {
-            Stop::Nonsense
-        })
-    }
-
-    fn skip_space(&mut self) {
-        self.0 = self.0.strip_prefix(b" ").unwrap_or(self.0);
-    }
-
-    /// A number is whole only when something else follows it.
-    fn number(&mut self) -> Result<u64, Stop> {
-        self.skip_space();
-        let mut value = 0;
-        for (length, byte) in self.0.iter().enumerate() {
-            if !byte.is_ascii_digit() {
-                self.0 = &self.0[length..];
-                return if length == 0 {
-                    Err(Stop::Nonsense)
-                } else {
-                    Ok(value)
-                };
-            }
-            if length == DIGITS_MAX {
-                return Err(Stop::Nonsense);
-            }
-            value = value * 10 + u64::from(byte - b'0');
-        }
-        Err(Stop::Unfinished)
     }
 }
 

@@ -10,7 +10,7 @@ use tokio::net::TcpStream;
 use tokio_postgres::{Client, NoTls, Statement};
 
 use crate::options::Target;
-use crate::request::token;
+use crate::token::token;
 use crate::{Result, failure};
 
 /// The type of every event.

@@ -1,15 +1,8 @@
 //! The request by which a stream is opened, with a token of its own user where there is a secret.
 
-use std::time::{SystemTime, UNIX_EPOCH};
-
-use jsonwebtoken::{EncodingKey, Header};
-use serde_json::json;
-
 use crate::Result;
 use crate::payload::Kind;
-
-/// How long a token is good for, in seconds.
-const TOKEN_SECONDS: u64 = 3_600;
+use crate::token::token;
 
 /// What all requests have in common.
 #[derive(Clone)]
@@ -43,14 +36,4 @@ pub(crate) fn topic(kind: Kind, number: usize) -> String {
         Kind::All => "all".to_owned(),
         Kind::Own => format!("user:u{number}"),
     }
-}
-
-/// A token of the user of this number, who may read and publish everything.
-pub(crate) fn token(secret: &str, number: usize) -> Result<String> {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs();
-    let claims = json!({
-        "sub": format!("u{number}"), "exp": now + TOKEN_SECONDS, "topics": ["*"], "publish": ["*"],
-    });
-    let key = EncodingKey::from_secret(secret.as_bytes());
-    Ok(jsonwebtoken::encode(&Header::default(), &claims, &key)?)
 }

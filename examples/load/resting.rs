@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use crate::Result;
+use crate::audience;
 use crate::clock::Clock;
 use crate::options::Options;
 use crate::report::{Figure, Figures};
@@ -22,7 +23,7 @@ const CHURN_PARTS: usize = 10;
 
 /// What open streams cost in memory.
 pub(crate) async fn idle(options: &Options, usage: &Usage) -> Result<Figures> {
-    let streams = Streams::start(options, Clock::start())?;
+    let (streams, _flights) = audience::start(options, Clock::start())?;
     warm_up(options, &streams).await?;
     let mut rss_by_tenth = Vec::new();
     for part in 0..CHURN_PARTS {
@@ -51,7 +52,7 @@ pub(crate) async fn idle(options: &Options, usage: &Usage) -> Result<Figures> {
 
 /// What opening streams costs.
 pub(crate) async fn connect(options: &Options, usage: &Usage) -> Result<Figures> {
-    let streams = Streams::start(options, Clock::start())?;
+    let (streams, _flights) = audience::start(options, Clock::start())?;
     if options.warm_up_connects() > 0 {
         warm_up(options, &streams).await?;
         quiet(usage).await?;

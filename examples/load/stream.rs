@@ -3,16 +3,27 @@
 
 use std::io::Write;
 
+use clap::ValueEnum;
 use memchr::memmem;
 use mio::net::TcpStream;
 
 use crate::chunks::Chunks;
-use crate::options::Await;
 use crate::payload::{Finder, Payload};
 use crate::{Result, failure};
 
 /// The most bytes before a stream is open: a head, and the gateway's first block.
 const OPENING_BYTES: usize = 64 << 10;
+
+/// When a stream counts as open.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Await {
+    /// When `event: tidings.ready` has come
+    Ready,
+    /// When the head of the answer has come
+    Head,
+    /// When the first byte of the body has come
+    Body,
+}
 
 /// A socket, and how far it is.
 pub(crate) struct Stream {

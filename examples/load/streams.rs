@@ -1,30 +1,22 @@
 //! The streams, as scenarios see them: a handle on the thread that reads them all.
 
-use std::net::ToSocketAddrs;
 use std::sync::Arc;
 use std::sync::mpsc::{Sender, channel};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use hyper::Uri;
 use mio::Waker;
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
 use crate::arrivals::{Arrivals, Counts};
 use crate::clock::Clock;
-use crate::flight::{Flight, Flights};
-use crate::options::{Await, Options};
 use crate::payload::Finder;
 use crate::reader::{Command, Opened, Reader};
 use crate::request::Requests;
 use crate::sources::Sources;
+use crate::stream::Await;
 use crate::{Result, failure};
-
-/// Streams from one address, well below the number of its ports.
-const PER_ADDRESS: usize = 5_000;
-/// Addresses of 127.0.0.0/24.
-const ADDRESSES_MAX: usize = 254;
 
 /// How long opening may take: something, and more for each stream.
 const OPENING_PATIENCE: Duration = Duration::from_secs(30);
@@ -43,19 +35,14 @@ pub(crate) struct Plan {
 pub(crate) struct Streams {
     commands: Option<Sender<Command>>,
     waker: Arc<Waker>,
-    flights: Sender<Flight>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Streams {
     /// Starts the thread; no stream is open yet.
-    pub(crate) fn start(options: &Options, clock: Clock) -> Result<Self> {
+    pub(crate) fn start(plan: Plan, clock: Clock, arrivals: Arrivals) -> Result<Self> {
         let (commands, commanded) = channel();
-        let (flights, announced) = channel();
-        let lanes = options.lanes();
-        let flying = Flights::new(announced, 2 * lanes);
-        let arrivals = Arrivals::new(clock, flying, lanes, options.streams);
-        let (mut reader, waker) = Reader::new(plan(options)?, clock, arrivals, commanded)?;
+        let (mut reader, waker) = Reader::new(plan, clock, arrivals, commanded)?;
         let thread = std::thread::Builder::new().name("reader".into());
         let thread = thread.spawn(move || {
             if let Err(error) = reader.run() {
@@ -65,14 +52,8 @@ impl Streams {
         Ok(Self {
             commands: Some(commands),
             waker: Arc::new(waker),
-            flights,
             thread: Some(thread),
         })
-    }
-
-    /// Where flights are announced.
-    pub(crate) fn flights(&self) -> Sender<Flight> {
-        self.flights.clone()
     }
 
     /// Opens so many streams, numbered from 0.
@@ -125,32 +106,4 @@ impl Drop for Streams {
             let _ = thread.join();
         }
     }
-}
-
-fn plan(options: &Options) -> Result<Plan> {
-    let uri: Uri = options.url.parse()?;
-    let host = uri.authority().ok_or("the URL names no host")?.to_string();
-    let port = uri.port_u16().unwrap_or(80);
-    let name = uri.host().ok_or("the URL names no host")?;
-    let mut servers = (name, port).to_socket_addrs()?;
-    let server = servers.next().ok_or("the host has no address")?;
-    let all = options.streams + options.churn + options.warm_up_connects();
-    let enough = all.div_ceil(PER_ADDRESS).min(ADDRESSES_MAX);
-    let is_here = server.is_ipv4() && server.ip().is_loopback();
-    let addresses = if is_here {
-        options.addresses.unwrap_or(enough)
-    } else {
-        0
-    };
-    Ok(Plan {
-        sources: Sources::new(server, addresses),
-        opening: options.opening,
-        awaited: options.awaited,
-        requests: Requests {
-            host,
-            path: options.path().to_owned(),
-            secret: options.secret.clone(),
-        },
-        finder: Finder::new(options.payload_bytes),
-    })
 }

@@ -8,6 +8,7 @@ use tokio::sync::mpsc::unbounded_channel;
 
 use crate::Result;
 use crate::arrivals::Counts;
+use crate::audience;
 use crate::clock::Clock;
 use crate::lane::{Course, Lane};
 use crate::options::{Options, Scenario};
@@ -15,7 +16,6 @@ use crate::pace::Pace;
 use crate::payload::Kind;
 use crate::publisher::Publisher;
 use crate::report::{Figure, Figures};
-use crate::streams::Streams;
 use crate::usage::Usage;
 
 /// Events that are counted when nothing else is said.
@@ -130,7 +130,7 @@ impl Fleet {
 /// Opens the streams, publishes, and counts.
 pub(crate) async fn measure(options: &Options, usage: &Usage) -> Result<Figures> {
     let clock = Clock::start();
-    let streams = Streams::start(options, clock)?;
+    let (streams, flights) = audience::start(options, clock)?;
     let course = |kind| Course {
         kind,
         lanes: options.lanes(),
@@ -140,7 +140,7 @@ pub(crate) async fn measure(options: &Options, usage: &Usage) -> Result<Figures>
         pad_bytes: options.payload_bytes,
         patience: Duration::from_secs_f64(options.patience),
         clock,
-        flights: streams.flights(),
+        flights: flights.clone(),
     };
     let mut fleets = Vec::new();
     let rates = match options.scenario {
