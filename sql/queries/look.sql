@@ -44,8 +44,8 @@ with now as materialized (
 ), page as (
     select f.*,
            row_number() over (order by f.id) as place,
-           sum(f.bytes) over (order by f.id) - f.bytes as bytes_before
-    from found f
+           sum(f.size) over (order by f.id) - f.size as bytes_before
+    from (select found.*, coalesce(bytes, octet_length(data::text)) as size from found offset 0) f
 ), whole as materialized (
     select count(*) as found, max(id) as newest from found
 )
