@@ -51,7 +51,7 @@ with now as materialized (
 )
 select now.sees::text as snapshot,
        whole.found as found,
-       newest.id as newest_id, newest.tag as newest_tag, own.tag as anchor_tag,
+       newest.id as newest_id, newest.tag as newest_tag, newest.created_at as newest_at, own.tag as anchor_tag,
        floor.snapshot::text as floor_snapshot, floor.xid::text::bigint as floor_xid,
        floor.id as floor_id, floor.tag as floor_tag,
        null::bigint as id, null::bigint as xid, null::timestamptz as created_at,
@@ -61,13 +61,13 @@ left join lateral (
     -- The newest event that this snapshot sees is the mark's or one that was found, unless more were found
     -- than a page holds, or the history of the mark is gone. Only then the log is asked for its last:
     -- that is a walk over all that open transactions have written behind it.
-    (select e.id, tidings.tag(e.id, e.xid, e.created_at) as tag
+    (select e.id, e.created_at, tidings.tag(e.id, e.xid, e.created_at) as tag
      from tidings.event e
      where e.id between greatest($3::bigint, whole.newest) and greatest($3::bigint, whole.newest)
        and whole.found <= $5::bigint
      order by e.id, e.created_at limit 1)
     union all
-    (select e.id, tidings.tag(e.id, e.xid, e.created_at) as tag
+    (select e.id, e.created_at, tidings.tag(e.id, e.xid, e.created_at) as tag
      from tidings.event e order by e.id desc, e.created_at desc limit 1)
     limit 1
 ) newest on true
@@ -76,7 +76,7 @@ left join lateral (
     from tidings.event e where e.id between $3::bigint and $3::bigint order by e.id, e.created_at limit 1
 ) own on true
 union all
-select null, null, null, null, null, null, null, null, null,
+select null, null, null, null, null, null, null, null, null, null,
        id, xid::text::bigint, created_at, topic, type, data::text
 from page
 where place <= $5::bigint and (place = 1 or bytes_before < $6::bigint)

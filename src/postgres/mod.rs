@@ -3,6 +3,7 @@
 pub(crate) mod backoff;
 pub mod bell;
 pub mod connect;
+mod glance;
 pub mod history;
 pub mod lease;
 pub mod listener;

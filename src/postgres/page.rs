@@ -1,6 +1,6 @@
 //! What every statement that reads the log answers with: a head that travels once, and events.
 
-use std::time::UNIX_EPOCH;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use tokio_postgres::Row;
 
@@ -58,7 +58,7 @@ impl Page {
             ));
         };
         let found: i64 = head.try_get("found")?;
-        let events: Vec<Event> = rows.iter().map(event).collect::<Result<_, _>>()?;
+        let events = read_events(rows)?;
         Ok(Self {
             more: found > events.len() as i64,
             head: read_head(head)?,
@@ -71,11 +71,21 @@ impl Page {
 pub(crate) fn read_head(row: &Row) -> Result<Head, ConnectError> {
     let newest: Option<i64> = row.try_get("newest_id")?;
     Ok(Head {
-        snapshot: snapshot(row.try_get("snapshot")?)?,
+        snapshot: read_snapshot(row)?,
         newest: (newest.unwrap_or(0), tag(row.try_get("newest_tag")?)?),
         anchor: tag(row.try_get("anchor_tag")?)?,
         floor: read_floor(row)?,
     })
+}
+
+/// Reads the statement's own snapshot.
+pub(crate) fn read_snapshot(row: &Row) -> Result<Snapshot, ConnectError> {
+    snapshot(row.try_get("snapshot")?)
+}
+
+/// Reads the rows behind the head.
+pub(crate) fn read_events(rows: &[Row]) -> Result<Vec<Event>, ConnectError> {
+    rows.iter().map(event).collect()
 }
 
 /// Reads the columns of the floor.
@@ -99,16 +109,19 @@ fn tag(text: Option<&str>) -> Result<Option<Tag>, ConnectError> {
         .transpose()
 }
 
-fn event(row: &Row) -> Result<Event, ConnectError> {
-    let created_at: std::time::SystemTime = row.try_get("created_at")?;
-    let at = match created_at.duration_since(UNIX_EPOCH) {
+/// A time in microseconds since 1970.
+pub(crate) fn micros(time: SystemTime) -> i64 {
+    match time.duration_since(UNIX_EPOCH) {
         Ok(since) => since.as_micros() as i64,
         Err(before) => -(before.duration().as_micros() as i64),
-    };
+    }
+}
+
+fn event(row: &Row) -> Result<Event, ConnectError> {
     Ok(Event {
         id: row.try_get("id")?,
         xid: row.try_get::<_, i64>("xid")? as u64,
-        at,
+        at: micros(row.try_get("created_at")?),
         topic: Topic::parse(row.try_get("topic")?).map_err(|_| MALFORMED)?,
         kind: row.try_get::<_, &str>("type")?.into(),
         data: row.try_get::<_, &str>("data")?.into(),

@@ -327,7 +327,13 @@ impl Look {
         let mut arrived = std::mem::take(&mut self.waiting);
         let rung = self.bell.answer();
         let from = self.whole();
-        let page = match self.meanwhile(tail.look(&from, verify)).await {
+        let act = async {
+            match rung {
+                None if !verify => tail.look_again(&from).await,
+                _ => tail.look(&from, verify).await,
+            }
+        };
+        let page = match self.meanwhile(act).await {
             Ok(Ok(page)) => page,
             Ok(Err(error)) => {
                 self.waiting.extend(arrived);

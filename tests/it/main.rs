@@ -13,6 +13,7 @@ mod direct;
 mod docs;
 mod doctor;
 mod drain;
+mod glances;
 mod layers;
 mod limits;
 mod long_transactions;
