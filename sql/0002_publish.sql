@@ -44,21 +44,24 @@ $$;
 --
 -- Every writer pays for what is in here: one INSERT, whose columns say themselves what may be in them. A missing value is
 -- JSON null: `publish('a', 'b', null)` means no data and not no event.
+--
+-- This is the one function with its owner's rights that does not set a search_path, because that would cost a fifth of the
+-- whole: NOTHING IN HERE MAY BE NAMED WITHOUT ITS SCHEMA, neither a function nor a type nor an operator, or
+-- the caller decides what it means.
 create function tidings.publish(topic text, type text, data jsonb default 'null', key text default null)
 returns bigint
 language plpgsql security definer
-set search_path = pg_catalog, pg_temp
 as $$
 #variable_conflict use_variable
 declare
-    payload constant jsonb := coalesce(data, 'null');
+    payload constant pg_catalog.jsonb := coalesce(data, 'null');
     event bigint;
 begin
     if key is not null then
         return tidings.publish_once(topic, type, payload, key);
     end if;
     insert into tidings.event (topic, type, data, bytes)
-    values (topic, type, payload, octet_length(payload::text))
+    values (topic, type, payload, pg_catalog.octet_length(payload::pg_catalog.text))
     returning id into event;
     return event;
 end

@@ -127,3 +127,48 @@ async fn a_cast_that_runs_as_the_functions_owner_cannot_alter_it() {
     );
     is_untouched(&admin).await;
 }
+
+#[tokio::test]
+async fn nothing_of_a_publishers_own_runs_as_the_owner_of_publish() {
+    let (_server, _database, admin, mallory) = watched_by_a_superuser().await;
+    // Whatever publish and its table name, found first: by the path, and as temporary tables, whose types come before all.
+    run(
+        &mallory,
+        "create table evil.seen (who text); grant insert on evil.seen to public; grant usage on schema evil to public;
+         create function evil.see() returns int language plpgsql as
+             $f$ begin insert into evil.seen values (current_user); return 0; end $f$;
+         create function evil.octet_length(text) returns int language sql as 'select evil.see()';
+         create function evil.pg_notify(text, text) returns void language sql as 'select evil.see()';
+         create function evil.nextval(regclass) returns bigint language sql as 'select evil.see()';
+         create function evil.clock_timestamp() returns timestamptz language sql as 'select evil.see(); select now()';
+         create function evil.pg_current_xact_id() returns xid8 language sql as $f$ select evil.see(); select xid8 '1' $f$;
+         create function evil.as_text(jsonb) returns text language sql as $f$ select evil.see(); select '' $f$;
+         create domain evil.text as pg_catalog.text check (evil.see() = 0);
+         create domain evil.jsonb as pg_catalog.jsonb check (evil.see() = 0);
+         create domain evil.int8 as pg_catalog.int8 check (evil.see() = 0);
+         create function evil.matches(text, text) returns boolean language sql as 'select evil.see() = 0';
+         create operator evil.~ (leftarg = text, rightarg = text, function = evil.matches);
+         create temp table jsonb (a int); create temp table text (a int); create temp table event (a int)",
+    )
+    .await;
+    for path in ["evil, pg_catalog", "pg_temp, evil, pg_catalog", "evil", ""] {
+        run(
+            &mallory,
+            &format!(
+                "set search_path = {}",
+                if path.is_empty() { "''" } else { path }
+            ),
+        )
+        .await;
+        run(
+            &mallory,
+            "select tidings.publish('t', 'n', '{\"a\": 1}'); select tidings.publish('t', 'n', null, 'key ' || random())",
+        )
+        .await;
+    }
+    let seen = "select string_agg(distinct who, ' ') from evil.seen where who <> 'mallory'";
+    assert_eq!(text(&admin, seen).await, "null");
+    let published =
+        "select count(*) from tidings.event where topic = 't' and bytes = octet_length(data::text)";
+    assert_eq!(text(&admin, published).await, "8");
+}
