@@ -12,6 +12,7 @@ mod deaf;
 mod group;
 mod held;
 mod journal;
+mod lateness;
 mod limits;
 mod oracle;
 mod place;

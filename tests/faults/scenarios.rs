@@ -9,6 +9,7 @@ mod failover;
 mod foreign_rows;
 mod full_disk;
 mod gateways;
+mod handover;
 mod listen_then_look;
 mod lost_commits;
 mod postgres_goes_away;
