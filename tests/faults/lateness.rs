@@ -30,6 +30,33 @@ impl Moments {
         ids
     }
 
+    pub(crate) fn has(&self, id: i64) -> bool {
+        self.lock().contains_key(&id)
+    }
+
+    pub(crate) fn count(&self) -> usize {
+        self.lock().len()
+    }
+
+    /// Those from one moment on and before another.
+    pub(crate) fn between(&self, from: Instant, to: Instant) -> Moments {
+        let all = self.lock();
+        let within = all.iter().filter(|(_, at)| (from..to).contains(at));
+        let within = within.map(|(id, at)| (*id, *at)).collect();
+        Moments(Arc::new(Mutex::new(within)))
+    }
+
+    /// How long after each of these moments its event came, or how long it has been waited for so far.
+    pub(crate) fn waits(&self, later: &Moments) -> Vec<Duration> {
+        let (now, later) = (Instant::now(), later.lock());
+        let sent = self.lock();
+        let waits = sent.iter().map(|(id, sent)| {
+            let at = later.get(id).unwrap_or(&now);
+            at.saturating_duration_since(*sent)
+        });
+        waits.collect()
+    }
+
     /// How long after these moments each of their events came, of those that did.
     pub(crate) fn after(&self, earlier: &Moments) -> HashMap<i64, Duration> {
         let (later, earlier) = (self.lock(), earlier.lock());

@@ -1,6 +1,7 @@
 //! The list: each fault as a scenario that reads like its sentence.
 
 mod absent;
+mod blows;
 mod bulk_crash;
 mod commit_order;
 mod cuts;
