@@ -14,6 +14,7 @@ mod held;
 mod journal;
 mod lateness;
 mod limits;
+mod listening;
 mod oracle;
 mod place;
 mod publishers;

@@ -15,12 +15,13 @@ const OPERATIONS: &str = "docs/operations.md";
 const PROTOCOL: &str = "docs/protocol.md";
 
 /// Variables that are no settings of `tidings serve`.
-const OTHER_VARIABLES: [&str; 6] = [
+const OTHER_VARIABLES: [&str; 7] = [
     "TIDINGS_LOG",
     "TIDINGS_TEST_INPUTS",
     "TIDINGS_TEST_PREVIOUS",
     "TIDINGS_TEST_PROGRAMS",
     "TIDINGS_TEST_SEED",
+    "TIDINGS_TEST_STOPPED_S",
     "TIDINGS_TEST_STREAMS",
 ];
 /// Names that look like metrics and are roles, a schema, or triggers.

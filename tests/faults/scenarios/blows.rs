@@ -12,6 +12,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
 use tokio_postgres::Client;
 
 use crate::lateness::{Moments, Spread};
+use crate::listening::Pulse;
 use crate::rig::SETTINGS;
 use crate::room;
 use crate::support::backend::{cursor, publish};
@@ -31,6 +32,9 @@ const PAUSE: Duration = Duration::from_millis(20);
 /// How late one in a hundred of a second's events may be, and how soon after a blow they must be so again.
 const LATE: Duration = Duration::from_millis(20);
 const RETURN: Duration = Duration::from_secs(3);
+/// On a busy machine, where a plain session that listens hears late as well: so many times as late as this, since an
+/// event goes a longer way. Who only looks once a second is late by far more.
+const BUSY: u32 = 5;
 /// How long is watched after a blow.
 const WATCHED: Duration = Duration::from_secs(5);
 /// How long a commit may take.
@@ -44,6 +48,8 @@ enum Blow {
     Kill,
     Cut,
 }
+
+const BLOWS: [Blow; 3] = [Blow::Stop, Blow::Kill, Blow::Cut];
 
 /// One gateway behind a proxy of its own, and a witness that follows it through all its lives.
 struct Slot {
@@ -108,8 +114,8 @@ impl Slot {
 /// Notes what comes at a gateway, and goes on from there whenever it is there again.
 async fn follow(mut doors: watch::Receiver<Option<Door>>, mut cursor: String, arrivals: Moments) {
     loop {
-        let door = *doors.wait_for(Option::is_some).await.expect("it lives");
-        let door = door.expect("waited for");
+        let door = doors.wait_for(Option::is_some).await.map(|door| *door);
+        let Ok(Some(door)) = door else { return };
         let mut stream = door.resume(&["t"], Some(&cursor)).await;
         loop {
             // A gateway that is stopped says nothing for as long as it is.
@@ -125,10 +131,11 @@ async fn follow(mut doors: watch::Receiver<Option<Door>>, mut cursor: String, ar
                 cursor = id;
             }
         }
-        // It has died, and its door is closed or leads to the next one by now.
-        let _ = doors
-            .wait_for(|next| next.is_none_or(|next| next.address != door.address))
-            .await;
+        // It has died, and its door is closed or leads to the next one by now; or the test is over.
+        let moved = |next: &Option<Door>| next.is_none_or(|next| next.address != door.address);
+        if doors.wait_for(moved).await.is_err() {
+            return;
+        }
     }
 }
 
@@ -183,38 +190,47 @@ impl Writers {
 
 /// What a blow did to those at the other gateway.
 struct Felt {
-    /// From when on a second's events were as quick as they must be.
-    back: Option<Duration>,
+    /// From when on a second's events were as quick as they must be; for as long as was watched, if never.
+    back: Duration,
     most: Duration,
     after: Spread,
+    pulse: Spread,
 }
 
 impl Felt {
     /// Looks at what was committed from this moment on, as long as it was watched.
-    fn since(blow: Instant, commits: &Moments, arrivals: &Moments) -> Felt {
-        let of =
-            |from: Duration, to: Duration| commits.between(blow + from, blow + to).waits(arrivals);
+    fn since(blow: Instant, commits: &Moments, arrivals: &Moments, pulse: &Pulse) -> Felt {
+        let spread = |sent: &Moments, heard: &Moments, from: Duration, to: Duration| {
+            Spread::of(sent.between(blow + from, blow + to).waits(heard))
+        };
         let second = Duration::from_secs(1);
-        let step = Duration::from_millis(50);
-        let mut starts = (0..)
-            .map(|n| n * step)
-            .take_while(|start| *start + second <= WATCHED);
-        let back =
-            starts.find(|start| Spread::of(of(*start, *start + second)).per_mille(990) <= LATE);
+        let mut starts = (0..).map(|n| n * Duration::from_millis(50));
+        let back = starts.find(|start| {
+            let end = *start + second;
+            let limit = BUSY * spread(&pulse.sent, &pulse.heard, *start, end).per_mille(990);
+            end > WATCHED
+                || spread(commits, arrivals, *start, end).per_mille(990) <= LATE.max(limit)
+        });
         Felt {
-            back,
-            most: Spread::of(of(Duration::ZERO, WATCHED)).most(),
-            after: Spread::of(of(RETURN, WATCHED)),
+            back: back.expect("they go on").min(WATCHED),
+            most: spread(commits, arrivals, Duration::ZERO, WATCHED).most(),
+            after: spread(commits, arrivals, RETURN, WATCHED),
+            pulse: spread(&pulse.sent, &pulse.heard, Duration::ZERO, WATCHED),
         }
     }
 }
 
 impl fmt::Display for Felt {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Felt {
+            back,
+            most,
+            after,
+            pulse,
+        } = self;
         write!(
             f,
-            "back after {:.2?}, at most {:.1?} late; from {RETURN:?} on {}",
-            self.back, self.most, self.after
+            "back after {back:.2?}, at most {most:.1?} late; from {RETURN:?} on {after}; a plain session: {pulse}"
         )
     }
 }
@@ -256,9 +272,11 @@ async fn the_awake_of_two_gateways_is_stopped_killed_cut_off_and_the_other_goes_
         Slot::start(&database, &start).await,
         Slot::start(&database, &start).await,
     ];
+    let pulse = Pulse::start(&database).await;
     let writers = Writers::start(&database).await;
     let commits = writers.commits.clone();
-    for blow in [Blow::Stop, Blow::Kill, Blow::Cut].repeat(2) {
+    let mut slowest = Duration::ZERO;
+    for blow in BLOWS.repeat(2) {
         let one = awake_one(&slots).await;
         let other = 1 - one;
         let struck = Instant::now();
@@ -269,12 +287,10 @@ async fn the_awake_of_two_gateways_is_stopped_killed_cut_off_and_the_other_goes_
         }
         let awake = struck.elapsed();
         sleep((WATCHED + LATE).saturating_sub(struck.elapsed())).await;
-        let felt = Felt::since(struck, &commits, &slots[other].arrivals);
+        let felt = Felt::since(struck, &commits, &slots[other].arrivals, &pulse);
         println!("{blow:?} of gateway {one}: the other is awake after {awake:.2?}; {felt}");
-        assert!(
-            felt.back.is_some_and(|back| back <= RETURN),
-            "{blow:?}: {felt}"
-        );
+        assert!(felt.back <= RETURN, "{blow:?}: {felt}");
+        slowest = slowest.max(felt.back);
         if matches!(blow, Blow::Stop) {
             sleep(stopped.saturating_sub(struck.elapsed())).await;
         }
@@ -287,9 +303,13 @@ async fn the_awake_of_two_gateways_is_stopped_killed_cut_off_and_the_other_goes_
     awake_one(&slots).await;
     let took = writers.end().await;
     println!(
-        "held: blows, {} commits; commits took {took}",
-        commits.count()
+        "held: blows upon whoever is awake: {} events; {} blows; {} ms to the slowest return; {} ms for the slowest commit",
+        commits.count(),
+        2 * BLOWS.len(),
+        slowest.as_millis(),
+        took.most().as_millis()
     );
+    println!("commits took {took}");
     let deadline = Instant::now() + PATIENCE;
     for slot in &mut slots {
         while slot.arrivals.ids() != commits.ids() {
