@@ -21,6 +21,9 @@ const HELD: &str = "select exists (select from pg_locks l join pg_stat_activity 
       and (l.classid::bigint << 32 | l.objid::bigint) = 8386654097862812519
       and a.datname = current_database() and a.application_name = 'tidings/tail')";
 
+/// Bells a second that wake: few, so that a gateway stays awake also where a busy machine makes traffic slow.
+const RATE: &str = "--awake=20";
+
 /// Commits that come one after the other, several hundred a second.
 struct Traffic {
     stop: Arc<AtomicBool>,
@@ -75,7 +78,7 @@ async fn holds(backend: &Client) -> bool {
 async fn a_gateway_wakes_under_traffic_silences_the_bell_and_sleeps_after_it() {
     let database = database();
     let backend = database.connect().await;
-    let gateway = Gateway::start(&database).await;
+    let gateway = Gateway::start_with(&database, &[RATE]).await;
     let mut stream = gateway.subscribe(&["t"]).await;
     assert!(!holds(&backend).await);
     let traffic = Traffic::begin(&database).await;
@@ -127,7 +130,7 @@ async fn without_looks(database: &Database, awake: &str) -> Gateway {
 
 /// A gateway that can wake, and one that hears bells and nothing else.
 async fn pair(database: &Database) -> (Gateway, Gateway) {
-    let awake = without_looks(database, "--awake=100").await;
+    let awake = without_looks(database, RATE).await;
     (awake, without_looks(database, "--awake=off").await)
 }
 
@@ -172,7 +175,7 @@ async fn who_went_to_sleep_rings_for_the_others_what_came_in_silence() {
 async fn an_awake_gateway_whose_session_is_ended_loses_nothing() {
     let database = database();
     let (backend, late) = (database.connect().await, database.connect().await);
-    let gateway = without_looks(&database, "--awake=100").await;
+    let gateway = without_looks(&database, RATE).await;
     let mut stream = gateway.subscribe(&["t"]).await;
     let mut silent = gateway.subscribe(&["late"]).await;
     for wakes in 1..=3 {
