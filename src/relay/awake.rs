@@ -100,6 +100,12 @@ impl Awake {
         matches!(self.state, State::Awake { .. })
     }
 
+    /// Whether what a look finds may have been committed in silence, so that the other gateways are to be told: while
+    /// the lock is ours, and until everybody who found it taken has ended.
+    pub(super) fn rings(&self) -> bool {
+        !matches!(self.state, State::Asleep)
+    }
+
     /// How long it has been since this was asked.
     pub(super) fn time(&mut self, now: Instant) -> Duration {
         match &mut self.state {
@@ -287,11 +293,13 @@ mod tests {
         assert_eq!(steps.last(), Some(&Step::Sleep));
         awake.settle(now, 20);
         for unfinished in [9, 19] {
+            assert!(awake.rings() && !awake.is_awake());
             now += 100 * MILLISECOND;
             awake.looked(now, MILLISECOND, 0, 0, unfinished);
             assert!(awake.next() <= now + SETTLING_MOST);
         }
         awake.looked(now, MILLISECOND, 0, 0, 20);
+        assert!(!awake.rings());
         assert_eq!(awake.next(), now + Duration::from_secs(1));
     }
 
@@ -312,7 +320,7 @@ mod tests {
         assert_eq!(awake.looked(now, MILLISECOND, 0, 0, 9), Step::Stay);
         awake.woken(now);
         awake.lose();
-        assert!(!awake.is_awake());
+        assert!(awake.rings() && !awake.is_awake());
         assert_eq!(awake.looked(now, MILLISECOND, 0, 0, 9), Step::Settle);
     }
 

@@ -157,7 +157,7 @@ impl Look {
 
     /// Does what follows from a look that began then and found so many events.
     async fn step(&mut self, tail: &Tail, begun: Instant, rows: usize) -> Result<(), Over> {
-        if self.awake.is_awake() && rows > 0 {
+        if self.awake.rings() && rows > 0 {
             self.meanwhile(tail.ring()).await??;
             self.metrics.bells_rung.inc();
         }

@@ -1,6 +1,7 @@
 //! The list: each fault as a scenario that reads like its sentence.
 
 mod absent;
+mod blows;
 mod bulk_crash;
 mod commit_order;
 mod cuts;
@@ -9,6 +10,7 @@ mod failover;
 mod foreign_rows;
 mod full_disk;
 mod gateways;
+mod handover;
 mod listen_then_look;
 mod lost_commits;
 mod postgres_goes_away;

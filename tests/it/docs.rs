@@ -22,6 +22,7 @@ const OTHER_VARIABLES: [&str; 7] = [
     "TIDINGS_TEST_PREVIOUS",
     "TIDINGS_TEST_PROGRAMS",
     "TIDINGS_TEST_SEED",
+    "TIDINGS_TEST_STOPPED_S",
     "TIDINGS_TEST_STREAMS",
 ];
 /// Names that look like metrics and are roles, a schema, or triggers.

@@ -3,6 +3,7 @@
 //! One test binary, one module per promise. What the tests stand on is in [`support`]: a cluster
 //! per run, a fresh database per test.
 
+mod awake;
 mod bells;
 mod bulk;
 mod cli;

@@ -5,7 +5,7 @@ use std::ops::Deref;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde_json::{Value, json};
-use tidings::config::ServeArgs;
+use tidings::config::{Config, ServeArgs};
 
 use super::client::{Answer, Stream, Visit};
 use super::postgres::Database;
@@ -47,6 +47,15 @@ impl Gateway {
 
     /// A gateway on the database at an address.
     pub(crate) async fn start_at(url: &str, flags: &[&str]) -> Gateway {
+        Gateway::start_changed(url, flags, |_| ()).await
+    }
+
+    /// The same with what no flag sets changed in its configuration.
+    pub(crate) async fn start_changed(
+        url: &str,
+        flags: &[&str],
+        change: impl FnOnce(&mut Config),
+    ) -> Gateway {
         let database = format!("--database-url={url}");
         let secret = format!("--jwt-secret={SECRET}");
         let own = [
@@ -56,7 +65,8 @@ impl Gateway {
             "--ops-listen=127.0.0.1:0",
         ];
         let args = ServeArgs::from_flags(own.iter().chain(flags).copied()).expect("known flags");
-        let config = args.into_config().expect("a usable configuration");
+        let mut config = args.into_config().expect("a usable configuration");
+        change(&mut config);
         let inner = tidings::gateway::Gateway::start(config, None)
             .await
             .expect("the gateway starts");
