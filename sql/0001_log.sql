@@ -71,7 +71,7 @@ create domain tidings.type as text collate "C" constraint type_form check (
     and not starts_with(value, 'tidings.') and value not in ('error', 'open', 'message') or tidings.refuse_type(value)
 );
 create domain tidings.data as jsonb constraint data_size check (
-    octet_length(value::text) <= 262144 or tidings.refuse_data(value)
+    value is null or octet_length(value::text) <= 262144 or tidings.refuse_data(value)
 );
 -- Cursors begin at 0, which is no event.
 create domain tidings.number as bigint constraint number_positive check (value > 0);

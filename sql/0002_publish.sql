@@ -47,7 +47,7 @@ $$;
 --
 -- This is the one function with its owner's rights that does not set a search_path, because that would cost a fifth of the
 -- whole: NOTHING IN HERE MAY BE NAMED WITHOUT ITS SCHEMA, neither a function nor a type nor an operator, or
--- the caller decides what it means.
+-- the caller decides what it means. Whoever publishes under another path each time has it planned anew each time.
 create function tidings.publish(topic text, type text, data jsonb default 'null', key text default null)
 returns bigint
 language plpgsql security definer
@@ -64,6 +64,18 @@ begin
     values (topic, type, payload, pg_catalog.octet_length(payload::pg_catalog.text))
     returning id into event;
     return event;
+end
+$$;
+
+-- Publishes what a watch has seen. Not by tidings.publish, whose plan is kept for one search_path at a time: an
+-- application that publishes under its own would have it planned anew by each in turn.
+create function tidings.publish_change(topic text, type text, data jsonb) returns void
+language plpgsql security definer
+set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_variable
+begin
+    insert into tidings.event (topic, type, data, bytes) values (topic, type, data, octet_length(data::text));
 end
 $$;
 

@@ -75,10 +75,10 @@ begin
     end if;
     -- Whoever could see the row before hears of the change too, else it would stay on their screens for ever.
     if topic_before is not null and topic_before is distinct from topic_after then
-        perform tidings.publish(topic_before, type, coalesce(after, before));
+        perform tidings.publish_change(topic_before, type, coalesce(after, before));
     end if;
     if topic_after is not null then
-        perform tidings.publish(topic_after, type, after);
+        perform tidings.publish_change(topic_after, type, after);
     end if;
     return null;
 end

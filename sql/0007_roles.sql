@@ -75,7 +75,7 @@ begin
     end if;
 
     grant usage on schema tidings to tidings_watcher;
-    grant execute on function tidings.publish(text, text, jsonb, text), tidings.fill(text, jsonb) to tidings_watcher;
+    grant execute on function tidings.publish_change(text, text, jsonb), tidings.fill(text, jsonb) to tidings_watcher;
     -- Who gives a function away must be a member of the role and the role be allowed to create, for that moment.
     if not pg_has_role(watcher, 'usage') then
         execute format('grant tidings_watcher to %I', current_user);

@@ -205,6 +205,7 @@ impl Gateway {
             window.clone(),
             metrics.clone(),
             status.clone(),
+            draining.clone(),
             parts.clone(),
         );
         tasks.spawn(look.run());

@@ -18,7 +18,7 @@ with now as materialized (
     select x::xid8, x::xid8 from unnest($2::text[]) x
     where pg_visible_in_snapshot(x::xid8, (select sees from now))
 ), found as materialized (
-    select seen.*, coalesce(seen.bytes, octet_length(seen.data::text)) as size
+    select seen.*, coalesce(seen.bytes, case when pg_column_size(seen.data) <= 8192 then octet_length(seen.data::text) else 262144 end) as size
     from span cross join lateral (
         select * from (
             select id, xid, created_at, topic, type, data, bytes from tidings.event

@@ -6,6 +6,8 @@
 --    crash transaction ids that left no trace are used again below xmax
 -- $5 most rows             $6 most bytes of data
 --
+-- The size of data that came without one is measured only where that is quick, and else taken for the most that it can be.
+--
 -- No estimate may choose another index than each branch is meant for: after a bulk commit the statistics hold
 -- one transaction for most of the log, and a leaf that was analyzed before its day began for empty. So each
 -- branch stands behind a fence and is ordered as its index is, and the session neither scans whole tables nor
@@ -45,7 +47,7 @@ with now as materialized (
     select f.*,
            row_number() over (order by f.id) as place,
            sum(f.size) over (order by f.id) - f.size as bytes_before
-    from (select found.*, coalesce(bytes, octet_length(data::text)) as size from found offset 0) f
+    from (select found.*, coalesce(bytes, case when pg_column_size(data) <= 8192 then octet_length(data::text) else 262144 end) as size from found offset 0) f
 ), whole as materialized (
     select count(*) as found, max(id) as newest from found
 )

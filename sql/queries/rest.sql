@@ -42,7 +42,7 @@ with target as materialized (
     select f.*,
            row_number() over (order by f.id) as place,
            sum(f.size) over (order by f.id) - f.size as bytes_before
-    from (select found.*, coalesce(bytes, octet_length(data::text)) as size from found offset 0) f
+    from (select found.*, coalesce(bytes, case when pg_column_size(data) <= 8192 then octet_length(data::text) else 262144 end) as size from found offset 0) f
 )
 select pg_current_snapshot()::text as snapshot,
        (select count(*) from found) as found,

@@ -13,9 +13,6 @@ use std::time::{Duration, Instant};
 const COUNT: Duration = Duration::from_millis(250);
 /// The time after which it is asked whether being awake is still worth it.
 const REVIEW: Duration = Duration::from_secs(1);
-/// How long nothing is asked for after another gateway was found to be awake.
-const REFUSED: Duration = Duration::from_secs(1);
-
 /// An event waits for half the time between two looks and for one look. That both together be as long as this
 /// leaves a promise of 5 ms time for the rest of the way.
 const WAY: Duration = Duration::from_micros(3_500);
@@ -26,6 +23,8 @@ const MOST: Duration = Duration::from_millis(5);
 
 /// After the lock was given back, looks grow rarer by and by, but not rarer than this.
 const SETTLING_MOST: Duration = Duration::from_millis(20);
+/// For so long the server may go on serving a session that this end has lost, and the lock with it.
+const GHOST: Duration = Duration::from_secs(2);
 /// Whoever decided not to ring and has not committed after this long is left to the look that happens anyway.
 const SETTLING: Duration = Duration::from_secs(5);
 
@@ -47,8 +46,8 @@ pub(super) enum Step {
     Wake,
     /// Give it back.
     Sleep,
-    /// Ask for the transaction that everybody who found the bell silent came before: the lock was
-    /// lost with its session.
+    /// The session was lost, and perhaps the lock with it: ask for the lock, which tells whether anybody has it,
+    /// or else for the transaction that those who find the bell silent come before.
     Settle,
     Stay,
 }
@@ -64,12 +63,17 @@ enum State {
         told: Instant,
         /// When what came was counted from, and in how many looks something did.
         review: Instant,
+        looks: u32,
         found: u32,
     },
-    /// It was, and its session is gone.
+    /// It may have been, and its session is gone.
     Lost,
-    /// It was, and transactions below the barrier may have found it taken.
-    Settling { barrier: u64, since: Instant },
+    /// It was, and transactions below the barrier may have found it taken; for some time others may as well.
+    Settling {
+        barrier: u64,
+        since: Instant,
+        least: Duration,
+    },
 }
 
 /// The decisions of one gateway.
@@ -79,7 +83,8 @@ pub(super) struct Awake {
     state: State,
     /// When bells were counted from, and how many there had been.
     counted: (Instant, u64),
-    refused: Option<Instant>,
+    /// How long it has been awake, as far as nobody has asked yet.
+    spent: Duration,
     /// When to look next, if nothing calls before.
     next: Instant,
 }
@@ -90,7 +95,7 @@ impl Awake {
             rhythm,
             state: State::Asleep,
             counted: (now, 0),
-            refused: None,
+            spent: Duration::ZERO,
             next: now,
         }
     }
@@ -106,12 +111,17 @@ impl Awake {
         !matches!(self.state, State::Asleep)
     }
 
-    /// How long it has been since this was asked.
+    /// How long it has been awake since this was asked.
     pub(super) fn time(&mut self, now: Instant) -> Duration {
-        match &mut self.state {
-            State::Awake { told, .. } => now - std::mem::replace(told, now),
-            _ => Duration::ZERO,
+        if let State::Awake { told, .. } = &mut self.state {
+            self.spent += now - std::mem::replace(told, now);
         }
+        std::mem::take(&mut self.spent)
+    }
+
+    /// Nothing calls for being awake any more: the gateway is about to end, and others are to be rung for.
+    pub(super) fn retire(&mut self) {
+        self.rhythm.awake = None;
     }
 
     /// When to look next, if nothing calls before.
@@ -140,28 +150,36 @@ impl Awake {
             State::Awake {
                 since,
                 review,
+                looks,
                 found,
                 ..
             } => {
                 self.counted = (now, bells);
+                *looks += 1;
                 *found += u32::from(rows > 0);
-                let rate = self.rhythm.awake.unwrap_or(u32::MAX);
                 let over = (self.rhythm.awake_for).is_some_and(|most| now - *since >= most);
-                let time = now - *review;
-                if over {
+                let Some(rate) = self.rhythm.awake.filter(|_| !over) else {
                     return Step::Sleep;
-                }
+                };
+                let time = now - *review;
                 if time >= REVIEW {
-                    // Half of what it takes to wake, so that nobody wakes and sleeps in turn.
-                    if f64::from(*found) < time.as_secs_f64() * f64::from(rate) / 2.0 {
+                    // Half of what it takes to wake, so that nobody wakes and sleeps in turn. Each look tells of many
+                    // commits as of one, so that where most find something, more may come than can be counted.
+                    let enough = time.as_secs_f64() * f64::from(rate) / 2.0;
+                    if f64::from(*found) < enough.min(f64::from(*looks) / 2.0) {
                         return Step::Sleep;
                     }
-                    (*review, *found) = (now, 0);
+                    (*review, *looks, *found) = (now, 0, 0);
                 }
                 return Step::Stay;
             }
-            State::Settling { barrier, since } => {
-                if unfinished >= *barrier || now - *since >= SETTLING {
+            State::Settling {
+                barrier,
+                since,
+                least,
+            } => {
+                let time = now - *since;
+                if unfinished >= *barrier && time >= *least || time >= SETTLING {
                     self.state = State::Asleep;
                 }
             }
@@ -185,7 +203,7 @@ impl Awake {
         if called || now - since >= COUNT {
             self.counted = (now, bells);
         }
-        called && self.refused.is_none_or(|at| now - at >= REFUSED)
+        called
     }
 
     /// The lock was to be had.
@@ -194,29 +212,33 @@ impl Awake {
             since: now,
             told: now,
             review: now,
+            looks: 0,
             found: 0,
         };
         // Whoever found the bell silent a moment ago may have committed already.
         self.next = now;
     }
 
-    /// Somebody else has it.
-    pub(super) fn refuse(&mut self, now: Instant) {
-        self.refused = Some(now);
-    }
-
-    /// The lock was given back, or lost, before the transaction `barrier` began.
+    /// The lock was given back before the transaction `barrier` began. Where it was lost, the server may only
+    /// be about to notice.
     pub(super) fn settle(&mut self, now: Instant, barrier: u64) {
+        self.spent = self.time(now);
+        let least = match self.state {
+            State::Lost => GHOST,
+            _ => Duration::ZERO,
+        };
         self.state = State::Settling {
             barrier,
             since: now,
+            least,
         };
         self.next = now + LEAST;
     }
 
-    /// The session is lost, and what it held.
-    pub(super) fn lose(&mut self) {
-        if !matches!(self.state, State::Asleep) {
+    /// The session is lost, and what it held or was just asking for.
+    pub(super) fn lose(&mut self, now: Instant) {
+        self.spent = self.time(now);
+        if self.rhythm.awake.is_some() {
             self.state = State::Lost;
         }
     }
@@ -266,14 +288,29 @@ mod tests {
     }
 
     #[test]
-    fn nobody_asks_again_at_once_after_a_refusal() {
+    fn who_always_finds_something_stays_awake_however_long_looks_take() {
+        for (rate, took) in [(100, 30), (100, 900), (10_000, 1)] {
+            let (mut awake, mut now) = awake(Some(rate));
+            awake.woken(now);
+            for _ in 0..1_000 {
+                now += took * MILLISECOND;
+                let step = awake.looked(now, took * MILLISECOND, 1, 0, 9);
+                assert_eq!(step, Step::Stay, "{rate} a second, {took} ms");
+            }
+        }
+    }
+
+    #[test]
+    fn who_is_about_to_end_sleeps_and_does_not_wake_again() {
         let (mut awake, now) = awake(Some(100));
-        assert_eq!(awake.looked(now, MILLISECOND, 1, 25, 9), Step::Wake);
-        awake.refuse(now);
-        let soon = now + REFUSED - MILLISECOND;
-        assert_eq!(awake.looked(soon, MILLISECOND, 1, 50, 9), Step::Stay);
-        let later = now + REFUSED;
-        assert_eq!(awake.looked(later, MILLISECOND, 1, 75, 9), Step::Wake);
+        awake.woken(now);
+        awake.retire();
+        let later = now + MILLISECOND;
+        assert_eq!(awake.looked(later, MILLISECOND, 1, 0, 9), Step::Sleep);
+        awake.settle(later, 20);
+        assert!(awake.rings());
+        assert_eq!(awake.looked(later, MILLISECOND, 1, 500, 9), Step::Stay);
+        assert_eq!(awake.time(later), MILLISECOND);
     }
 
     #[test]
@@ -314,14 +351,24 @@ mod tests {
     }
 
     #[test]
-    fn a_lock_that_was_lost_with_its_session_is_settled_as_well() {
+    fn a_lock_that_was_lost_with_its_session_is_settled_for_as_long_as_the_server_may_keep_it() {
         let (mut awake, now) = awake(Some(100));
-        awake.lose();
-        assert_eq!(awake.looked(now, MILLISECOND, 0, 0, 9), Step::Stay);
         awake.woken(now);
-        awake.lose();
+        awake.lose(now);
         assert!(awake.rings() && !awake.is_awake());
         assert_eq!(awake.looked(now, MILLISECOND, 0, 0, 9), Step::Settle);
+        awake.settle(now, 20);
+        for (later, rings) in [(GHOST - MILLISECOND, true), (GHOST, false)] {
+            awake.looked(now + later, MILLISECOND, 0, 0, 20);
+            assert_eq!(awake.rings(), rings);
+        }
+    }
+
+    #[test]
+    fn who_never_wakes_has_nothing_to_settle() {
+        let (mut awake, now) = awake(None);
+        awake.lose(now);
+        assert_eq!(awake.looked(now, MILLISECOND, 0, 0, 9), Step::Stay);
     }
 
     #[test]

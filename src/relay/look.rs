@@ -7,6 +7,7 @@
 //! the last one carries the look's whole position.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use tokio::sync::mpsc;
@@ -62,6 +63,7 @@ pub struct Look {
     window: Arc<Window>,
     metrics: Arc<Metrics>,
     status: Arc<Status>,
+    draining: Arc<AtomicBool>,
     /// Where the gateway is; `None` until it has first reached the database.
     position: Option<Cursor>,
     /// The text of the position, or of the last one that fitted.
@@ -86,6 +88,7 @@ impl Look {
         window: Arc<Window>,
         metrics: Arc<Metrics>,
         status: Arc<Status>,
+        draining: Arc<AtomicBool>,
         cancel: CancellationToken,
     ) -> Self {
         Self {
@@ -99,6 +102,7 @@ impl Look {
             window,
             metrics,
             status,
+            draining,
             position: None,
             text: None,
             connected: false,
@@ -115,7 +119,7 @@ impl Look {
             let Over::Lost(error) = over else { return };
             self.metrics.tail_up.set(0);
             self.metrics.awake.set(0);
-            self.awake.lose();
+            self.awake.lose(Instant::now());
             self.status.set_lost();
             backoff.log("tail", &error);
             // What vouched for the window is gone.
@@ -157,9 +161,8 @@ impl Look {
 
     /// Does what follows from a look that began then and found so many events.
     async fn step(&mut self, tail: &Tail, begun: Instant, rows: usize) -> Result<(), Over> {
-        if self.awake.rings() && rows > 0 {
-            self.meanwhile(tail.ring()).await??;
-            self.metrics.bells_rung.inc();
+        if self.draining.load(Ordering::Relaxed) {
+            self.awake.retire();
         }
         let unfinished = self.whole().snapshot.first_unfinished();
         let now = Instant::now();
@@ -170,23 +173,19 @@ impl Look {
             .awake
             .looked(now, took, rows, self.bell.rings(), unfinished);
         match step {
-            Step::Wake => {
-                if self.meanwhile(tail.wake()).await?? {
-                    self.awake.woken(Instant::now());
-                    self.metrics.wakes.inc();
-                } else {
-                    self.awake.refuse(now);
-                }
-            }
-            Step::Sleep => {
-                let barrier = self.meanwhile(tail.sleep()).await??;
-                self.awake.settle(Instant::now(), barrier);
+            Step::Wake | Step::Settle if self.meanwhile(tail.wake()).await?? => {
+                self.awake.woken(Instant::now());
+                self.metrics.wakes.inc();
             }
             Step::Settle => {
                 let barrier = self.meanwhile(tail.barrier()).await??;
                 self.awake.settle(Instant::now(), barrier);
             }
-            Step::Stay => {}
+            Step::Sleep => {
+                let barrier = self.meanwhile(tail.sleep()).await??;
+                self.awake.settle(Instant::now(), barrier);
+            }
+            Step::Wake | Step::Stay => {}
         }
         self.metrics.awake.set(self.awake.is_awake().into());
         Ok(())
@@ -346,8 +345,17 @@ impl Look {
         let mark = page.head.mark();
         let standing = self.standing(&page.head);
         if standing == Standing::Served {
-            self.hand_over(&from, mark, page).await?;
-            match self.rest(tail, &mut arrived).await {
+            let rings = rows > 0 && self.awake.rings();
+            // The other gateways do not wait until those who read here have been served.
+            let ring = async { if rings { tail.ring().await } else { Ok(()) } };
+            let (rung, handed) = tokio::join!(ring, self.hand_over(&from, mark, page));
+            handed?;
+            self.metrics.bells_rung.inc_by(u64::from(rings));
+            let rest = match rung {
+                Ok(()) => self.rest(tail, &mut arrived).await,
+                Err(error) => Err(error.into()),
+            };
+            match rest {
                 Ok(more) => rows += more,
                 Err(over) => {
                     self.waiting.extend(arrived);

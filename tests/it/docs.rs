@@ -15,7 +15,7 @@ const OPERATIONS: &str = "docs/operations.md";
 const PROTOCOL: &str = "docs/protocol.md";
 
 /// Variables that are no settings of `tidings serve`.
-const OTHER_VARIABLES: [&str; 7] = [
+const OTHER_VARIABLES: [&str; 9] = [
     "TIDINGS_LOG",
     "TIDINGS_TEST_DAYS",
     "TIDINGS_TEST_INPUTS",
@@ -24,6 +24,7 @@ const OTHER_VARIABLES: [&str; 7] = [
     "TIDINGS_TEST_SEED",
     "TIDINGS_TEST_STOPPED_S",
     "TIDINGS_TEST_STREAMS",
+    "TIDINGS_TEST_WAKES",
 ];
 /// Names that look like metrics and are roles, a schema, or triggers.
 const OTHER_NAMES: [&str; 5] = [

@@ -159,8 +159,8 @@ async fn partitions(session: &Client) -> Result<Vec<Finding>, Error> {
             what: format!("the default partition holds events: {rows}{more}"),
             why: "their days had no partition when they were written; they are delivered and replayed like \
                   others, but trimmed only when all of them are old",
-            mend: "a running gateway moves the days that have at most 5,000; larger ones go with the retention, or by: \
-                   select tidings.add_partition('YYYY-MM-DD', 1000000) while few publish"
+            mend: "a running gateway moves the days that have at most 1,000 of 512 KiB together; larger ones go with \
+                   the retention"
                 .into(),
         });
     }

@@ -25,7 +25,6 @@ use crate::support::gateway::Gateway;
 use crate::support::postgres::{Database, own_cluster};
 use crate::support::setting;
 
-const WAKES: f64 = 1_000.0;
 const WRITERS: usize = 12;
 
 /// How long the gateway is awake at once: shorter than most pauses of writers.
@@ -182,7 +181,9 @@ impl Watched {
         let name = self.name;
         println!("{name}: {late} late; those rung for: {control}");
         assert_eq!(self.arrivals.ids(), commits.ids(), "{name}: each, and once");
-        for (part, bound) in [(990, LATE), (999, LATE), (1000, LATEST)] {
+        // Of few events, the slowest thousandth is the slowest one.
+        let slowest = if commits.count() < 2_000 { 990 } else { 999 };
+        for (part, bound) in [(990, LATE), (slowest, LATE), (1000, LATEST)] {
             let limit = bound.max(2 * control.per_mille(part));
             assert!(late.per_mille(part) <= limit, "{name}: {late}; {limit:?}");
         }
@@ -206,6 +207,7 @@ async fn write(
     database: &Database,
     rng: &mut Rng,
     awake: &Watched,
+    wakes: f64,
     commits: &Moments,
 ) -> Vec<Written> {
     let stop = Arc::new(AtomicBool::new(false));
@@ -223,7 +225,7 @@ async fn write(
         };
         writing.spawn(writer.write());
     }
-    while awake.wakes().await < WAKES && begun.elapsed() < LOAD {
+    while awake.wakes().await < wakes && begun.elapsed() < LOAD {
         sleep(Duration::from_millis(250)).await;
     }
     stop.store(true, Ordering::Relaxed);
@@ -231,8 +233,9 @@ async fn write(
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+#[ignore = "milliseconds are judged: it needs the machine to itself"]
 async fn who_found_the_bell_silent_and_commits_later_is_heard_at_once() {
-    let _room = room::half_heavy().await;
+    let _room = room::heavy().await;
     let seed = setting("TIDINGS_TEST_SEED", 7);
     let mut rng = Rng::with_seed(seed);
     let server = block_in_place(|| own_cluster(&SETTINGS));
@@ -243,7 +246,8 @@ async fn who_found_the_bell_silent_and_commits_later_is_heard_at_once() {
     let listening = Listening::start(&database, &["control", "tidings"]).await;
     let commits = Moments::default();
     let begun = Instant::now();
-    let written = write(&database, &mut rng, &awake, &commits).await;
+    let enough = setting("TIDINGS_TEST_WAKES", 1_000) as f64;
+    let written = write(&database, &mut rng, &awake, enough, &commits).await;
     let (lasted, wakes) = (begun.elapsed(), awake.wakes().await);
 
     let (heard, rung) = hear(listening, written.len()).await;
@@ -262,7 +266,7 @@ async fn who_found_the_bell_silent_and_commits_later_is_heard_at_once() {
     println!("a plain session that listens: {heard}");
     awake.judge(&commits, &rung).await;
     other.judge(&commits, &rung).await;
-    assert!(wakes >= WAKES, "{wakes} in {lasted:?}");
-    let enough = crossings.len() > 300 && repeatable > 100;
-    assert!(enough, "{} and {repeatable}", crossings.len());
+    assert!(wakes >= enough, "{wakes} in {lasted:?}");
+    let many = crossings.len() as f64 > 0.3 * enough && repeatable as f64 > 0.1 * enough;
+    assert!(many, "{} and {repeatable}", crossings.len());
 }
