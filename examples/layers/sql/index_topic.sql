@@ -1,0 +1,1 @@
+create index event_topic on event (topic, xid, id);

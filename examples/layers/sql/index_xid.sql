@@ -1,0 +1,1 @@
+create index event_xid on event (xid, id);
