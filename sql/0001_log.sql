@@ -8,7 +8,7 @@
 grant usage on schema tidings to public;
 
 -- What a topic, a type and data may be is said once, by domains, in words for people. A constraint of a table is
--- read from its text and planned by every INSERT anew, which doubles what publishing costs; a domain's is kept by the session.
+-- read from its text and planned by every INSERT anew, which costs two thirds of one again; a domain's is kept by the session.
 
 create function tidings.refuse_topic(value text) returns boolean
 language plpgsql immutable parallel safe

@@ -45,7 +45,7 @@ $$;
 -- Every writer pays for what is in here: one INSERT, whose columns say themselves what may be in them. A missing value is
 -- JSON null: `publish('a', 'b', null)` means no data and not no event.
 --
--- This is the one function with its owner's rights that does not set a search_path, because that would cost a fifth of the
+-- This is the one function with its owner's rights that does not set a search_path, because that would cost a seventh of the
 -- whole: NOTHING IN HERE MAY BE NAMED WITHOUT ITS SCHEMA, neither a function nor a type nor an operator, or
 -- the caller decides what it means. Whoever publishes under another path each time has it planned anew each time.
 create function tidings.publish(topic text, type text, data jsonb default 'null', key text default null)
