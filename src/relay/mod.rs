@@ -1,7 +1,7 @@
 //! The relay: where the log meets the hub. It alone knows both.
 //!
 //! [`look`] owns the gateway's position in the log: it answers the bell, reads what was committed,
-//! and hands it over in one fixed order, and [`awake`] tells it when to stop waiting for the bell. [`attach`] lets streams join at such a position,
+//! and hands it over in one fixed order, and `awake` tells it when to stop waiting for the bell. [`attach`] lets streams join at such a position,
 //! [`replay`] brings a cursor up to it, and [`feed`] is what comes of both: the bytes of one stream.
 //! [`sync`] answers at once what a stream tells as it happens.
 
