@@ -216,7 +216,8 @@ async fn until_streams(gateway: &Process, is_it: impl Fn(f64) -> bool) {
 
 /// The ids of each topic, in the order of the log.
 async fn ids_by_topic(client: &Client) -> HashMap<String, Vec<i64>> {
-    let question = "select topic, array_agg(id::bigint order by id) from tidings.event group by topic";
+    let question =
+        "select topic, array_agg(id::bigint order by id) from tidings.event group by topic";
     let rows = client.query(question, &[]).await.expect("the log");
     rows.iter().map(|row| (row.get(0), row.get(1))).collect()
 }

@@ -45,7 +45,10 @@ fn log(server: &OwnCluster) -> Vec<Line> {
 }
 
 fn is_look(line: &Line) -> bool {
-    line.session == "tidings/tail" && line.text.contains(": -- The look: ")
+    // Whatever a look asks first: for the snapshot, for a glance, or for all of it.
+    let kinds = ["look: ", "glance: ", "snapshot of now"];
+    let asks = |kind: &&str| line.text.contains(&format!(": -- The {kind}"));
+    line.session == "tidings/tail" && kinds.iter().any(|kind| asks(&kind))
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -34,9 +34,11 @@ const OTHERS: i64 = 50;
 /// How many statements the database has been asked: looks, by publishers, all others; and how many
 /// sessions the pool has.
 const ASKED: &str = "select
-        coalesce(sum(calls) filter (where query like '-- The look:%'), 0)::bigint,
+        coalesce(sum(calls) filter (where query ~ '^-- The (look|glance|snapshot)'), 0)::bigint,
         coalesce(sum(calls) filter (where query like '%tidings.publish(%'), 0)::bigint,
-        coalesce(sum(calls) filter (where query not like '-- The look:%'
+        -- Who is awake rings once a look, and takes and gives back a lock; that is no stream's doing.
+        coalesce(sum(calls) filter (where query !~ '^-- The (look|glance|snapshot)'
+                                      and query !~ 'pg_notify|advisory|pg_current_xact_id|^reset'
                                       and query not like '%tidings.publish(%'), 0)::bigint,
         (select count(*) from pg_stat_activity
          where datname = current_database() and application_name = 'tidings/pool')
