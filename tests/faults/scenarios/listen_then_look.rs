@@ -47,8 +47,8 @@ fn log(server: &OwnCluster) -> Vec<Line> {
 fn is_look(line: &Line) -> bool {
     // Whatever a look asks first: for the snapshot, for a glance, or for all of it.
     let kinds = ["look: ", "glance: ", "snapshot of now"];
-    let asks = |kind: &&str| line.text.contains(&format!(": -- The {kind}"));
-    line.session == "tidings/tail" && kinds.iter().any(|kind| asks(&kind))
+    let asks = |kind: &str| line.text.contains(&format!(": -- The {kind}"));
+    line.session == "tidings/tail" && kinds.into_iter().any(asks)
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
