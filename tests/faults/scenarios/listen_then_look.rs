@@ -1,7 +1,7 @@
 //! What no load can show, in a system where nothing happens: a session that listens anew has committed LISTEN
 //! before the look that catches up, and a session that looks anew verifies first. The server's log is witness.
 
-use std::collections::HashMap;
+use std::collections::HashSet;
 use std::fs;
 use std::time::Duration;
 
@@ -44,11 +44,15 @@ fn log(server: &OwnCluster) -> Vec<Line> {
     lines.collect()
 }
 
+/// Whatever a look asks first: for the snapshot, for a glance, or for all of it.
 fn is_look(line: &Line) -> bool {
-    // Whatever a look asks first: for the snapshot, for a glance, or for all of it.
-    let kinds = ["look: ", "glance: ", "snapshot of now"];
-    let asks = |kind: &str| line.text.contains(&format!(": -- The {kind}"));
-    line.session == "tidings/tail" && kinds.into_iter().any(asks)
+    ["look: ", "glance: ", "snapshot of now"]
+        .into_iter()
+        .any(|kind| asks_for(line, kind))
+}
+
+fn asks_for(line: &Line, what: &str) -> bool {
+    line.session == "tidings/tail" && line.text.contains(&format!(": -- The {what}"))
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -162,16 +166,20 @@ async fn after_a_backend_was_killed_the_newest_event_is_verified_and_the_window_
 fn first_looks(server: &OwnCluster) -> Vec<String> {
     let lines = log(server);
     let mut firsts = Vec::new();
-    let mut looks = HashMap::<&str, usize>::new();
+    let mut looking = HashSet::<&str>::new();
     for (place, line) in lines.iter().enumerate().filter(|(_, line)| is_look(line)) {
-        let detail = lines[place + 1..]
-            .iter()
-            .find(|other| other.pid == line.pid && other.text.starts_with("DETAIL:"));
+        let first = !looking.contains(line.pid.as_str());
+        let whole = asks_for(line, "look: ");
+        assert!(whole || !first, "only a look verifies: {}", line.text);
+        if !whole {
+            continue;
+        }
+        let detail = lines[place + 1..].iter().find(|next| next.pid == line.pid);
         // The log may end between a statement and its parameters.
         let Some(detail) = detail else { continue };
-        let count = looks.entry(&line.pid).or_default();
-        *count += 1;
-        if *count == 1 {
+        assert!(detail.text.starts_with("DETAIL:"), "{}", detail.text);
+        if first {
+            looking.insert(&line.pid);
             firsts.push(detail.text.clone());
         } else {
             assert!(detail.text.contains("$4 = 'f'"), "{}", detail.text);
