@@ -9,10 +9,14 @@
 //! event: payment.settled\n        only with `?named=1`
 //! \r\n
 //! 8a\r\n
+//! data: {…}\n
 //! id: 1~…\n                       absent in signals; a replay writes its own
-//! data: {…}\n\n
+//! \n
 //! \r\n
 //! ```
+//!
+//! The `id:` comes last: some clients take it for read as soon as its line is, and one that was cut within long
+//! data would otherwise never see the event.
 
 use std::fmt::Write as _;
 use std::ops::Range;
@@ -43,10 +47,10 @@ pub struct Frame {
     event_line: Range<u32>,
     /// Where the chunk of everything else begins.
     chunk: u32,
-    /// Where that begins itself, with the `id:` line.
+    /// Where that begins itself, with the `data:` line.
     block: u32,
-    /// Where the `data:` line begins.
-    data_line: u32,
+    /// Where the `id:` line begins, or the empty line if there is none.
+    id_line: u32,
 }
 
 impl Frame {
@@ -86,11 +90,11 @@ impl Frame {
         let chunk = at(&text);
         push_chunk_size(&mut text, block_size);
         let block = at(&text);
+        push_line(&mut text, "data: ", json);
+        let id_line = at(&text);
         if let Some(position) = &position {
             push_line(&mut text, "id: ", position);
         }
-        let data_line = at(&text);
-        push_line(&mut text, "data: ", json);
         text.push('\n');
         debug_assert_eq!(text.len(), block as usize + block_size);
         text.push_str(CHUNK_END);
@@ -100,7 +104,7 @@ impl Frame {
             event_line,
             chunk,
             block,
-            data_line,
+            id_line,
         }
     }
 
@@ -141,10 +145,11 @@ impl Frame {
         if named {
             text.push_str(self.text(self.event_line.clone()));
         }
+        text.push_str(self.text(self.block..self.id_line));
         if let Some(position) = position {
             push_line(&mut text, "id: ", position);
         }
-        text.push_str(self.text(self.data_line..self.block_end()));
+        text.push('\n');
         text.into()
     }
 
@@ -311,14 +316,14 @@ pub fn ready(position: Option<&str>, json: &str) -> Bytes {
 
 fn own(kind: &str, position: Option<&str>, retry: Option<Duration>, json: &str) -> Bytes {
     let mut text = String::with_capacity(64 + json.len() + position.map_or(0, str::len));
-    if let Some(position) = position.filter(|position| !position.is_empty()) {
-        push_line(&mut text, "id: ", position);
-    }
+    push_line(&mut text, "event: ", kind);
+    push_line(&mut text, "data: ", json);
     if let Some(retry) = retry {
         push_line(&mut text, "retry: ", &retry.as_millis().to_string());
     }
-    push_line(&mut text, "event: ", kind);
-    push_line(&mut text, "data: ", json);
+    if let Some(position) = position.filter(|position| !position.is_empty()) {
+        push_line(&mut text, "id: ", position);
+    }
     text.push('\n');
     text.into()
 }
@@ -398,12 +403,12 @@ pub(crate) mod tests {
         }
     }
 
-    const DATA: &str = "data: {\"id\":\"1\",\"topic\":\"t\",\"type\":\"k\",\"at\":\"1970-01-01T00:00:00.000000Z\",\"data\":null}\n\n";
+    const DATA: &str = "data: {\"id\":\"1\",\"topic\":\"t\",\"type\":\"k\",\"at\":\"1970-01-01T00:00:00.000000Z\",\"data\":null}\n";
 
     #[test]
     fn each_form_is_a_slice_of_one_buffer() {
         let frame = Frame::event(&event(), Some("1~5~1.00000000".into()));
-        let block = format!("id: 1~5~1.00000000\n{DATA}");
+        let block = format!("{DATA}id: 1~5~1.00000000\n\n");
         assert_eq!(frame.parts(false).concat(), block.as_bytes());
         let named = format!("event: k\n{block}");
         assert_eq!(frame.parts(true).concat(), named.as_bytes());
@@ -413,14 +418,14 @@ pub(crate) mod tests {
         let chunks = format!("9\r\nevent: k\n\r\n{chunk}");
         assert_eq!(frame.chunks(true), chunks.as_bytes());
         assert_eq!(frame.position().map(|text| &**text), Some("1~5~1.00000000"));
-        assert_eq!(frame.replayed(false, Some("x")), format!("id: x\n{DATA}"));
-        assert_eq!(frame.replayed(true, None), format!("event: k\n{DATA}"));
+        assert_eq!(frame.replayed(false, Some("x")), format!("{DATA}id: x\n\n"));
+        assert_eq!(frame.replayed(true, None), format!("event: k\n{DATA}\n"));
     }
 
     #[test]
     fn without_a_position_there_is_no_id_line() {
         let frame = Frame::event(&event(), None);
-        assert_eq!(frame.parts(false).concat(), DATA.as_bytes());
+        assert_eq!(frame.parts(false).concat(), format!("{DATA}\n").as_bytes());
         assert_eq!(frame.position(), None);
         assert_eq!(beat(None), "event: tidings.beat\ndata: {}\n\n");
     }

