@@ -15,8 +15,9 @@ const OPERATIONS: &str = "docs/operations.md";
 const PROTOCOL: &str = "docs/protocol.md";
 
 /// Variables that are no settings of `tidings serve`.
-const OTHER_VARIABLES: [&str; 9] = [
+const OTHER_VARIABLES: [&str; 10] = [
     "TIDINGS_LOG",
+    "TIDINGS_TEST_CLIENT_S",
     "TIDINGS_TEST_DAYS",
     "TIDINGS_TEST_INPUTS",
     "TIDINGS_TEST_PREVIOUS",

@@ -21,6 +21,7 @@ mod long_transactions;
 mod migrate;
 mod model;
 mod names;
+mod own_client;
 mod partitions;
 mod plans;
 mod positions;

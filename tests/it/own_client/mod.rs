@@ -1,0 +1,6 @@
+//! Our own client, against a real gateway and all that may happen to it: whatever a program makes of the state and
+//! the events that it is handed is what the database says.
+
+mod agent;
+mod model;
+mod trouble;
