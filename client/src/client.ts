@@ -1,7 +1,6 @@
 import { Delivery, STATE, STATUS } from "./delivery.js";
 import { Door } from "./door.js";
 import { Source } from "./source.js";
-import { Tabs } from "./tabs.js";
 import type { EventMap, EventOf, Item, Options, State, Status, TidingsEvent } from "./types.js";
 
 /** What brings words to a delivery. */
@@ -16,10 +15,10 @@ interface Runner {
 export type Off = () => void;
 
 /** A connection to a gateway, for as long as it is wanted; {@link connect} makes one. */
-export class Client<Map extends EventMap = EventMap, Shape = Record<string, unknown>> {
+export class Client<Events extends EventMap = EventMap, Shape = Record<string, unknown>> {
   readonly #options: Options;
   readonly #door: Door;
-  readonly #delivery: Delivery<Map, Shape>;
+  readonly #delivery: Delivery<Events, Shape>;
   readonly #closed = new AbortController();
   #runner: Runner | undefined;
   #running: Promise<void>;
@@ -47,8 +46,8 @@ export class Client<Map extends EventMap = EventMap, Shape = Record<string, unkn
    * Calls `handler` for each event of a type, or of all (`*`). A handler that returns a promise holds up what follows until that is
    * settled; only then the cursor moves on.
    */
-  on<Type extends keyof Map & string>(type: Type, handler: (event: TidingsEvent<Type, Map[Type]>) => unknown): Off;
-  on(type: "*", handler: (event: EventOf<Map>) => unknown): Off;
+  on<Type extends keyof Events & string>(type: Type, handler: (event: TidingsEvent<Type, Events[Type]>) => unknown): Off;
+  on(type: "*", handler: (event: EventOf<Events>) => unknown): Off;
   on(type: string, handler: (event: never) => unknown): Off {
     return this.#delivery.add(type, handler as (item: unknown) => unknown);
   }
@@ -64,7 +63,7 @@ export class Client<Map extends EventMap = EventMap, Shape = Record<string, unkn
   }
 
   /** States and events in order. The next comes when the last has been dealt with, and so does whatever handlers wait for. */
-  [Symbol.asyncIterator](): AsyncGenerator<Item<Map, Shape>> {
+  [Symbol.asyncIterator](): AsyncGenerator<Item<Events, Shape>> {
     return this.#delivery.items();
   }
 
@@ -102,10 +101,12 @@ export class Client<Map extends EventMap = EventMap, Shape = Record<string, unkn
 
   async #run(): Promise<void> {
     const name = await this.#name();
-    if (this.#closed.signal.aborted) return;
     const [options, door] = [this.#options, this.#door];
     const delivery = this.#delivery as Delivery<EventMap, unknown>;
-    this.#runner = name ? new Tabs(options, door, delivery, name) : new Source(options, door, delivery, (word) => delivery.take(word));
+    // Only pages need it.
+    const tabs = name && (await import("./tabs.js").catch(() => undefined));
+    if (this.#closed.signal.aborted) return;
+    this.#runner = tabs ? new tabs.Tabs(options, door, delivery, name) : new Source(options, door, delivery, (word) => delivery.take(word));
     await this.#runner.run();
   }
 

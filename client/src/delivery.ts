@@ -27,7 +27,7 @@ const UNDONE = Symbol();
  * Hands words over to whoever has asked for them: one after the other, the next when all are done with the last. Only then
  * its cursor is kept, so that what was not handled comes again.
  */
-export class Delivery<Map extends EventMap, Shape> {
+export class Delivery<Events extends EventMap, Shape> {
   cursor: string | undefined;
   status: Status = { is: "connecting", reason: "", denied: [] };
   /** Whether it has ever been live. */
@@ -108,7 +108,7 @@ export class Delivery<Map extends EventMap, Shape> {
   }
 
   /** All items as they come; the next is asked for when the last is done with. */
-  async *items(): AsyncGenerator<Item<Map, Shape>> {
+  async *items(): AsyncGenerator<Item<Events, Shape>> {
     let wake = () => {};
     let next: { item: unknown; done: (how?: unknown) => void } | undefined;
     const remove = this.add(ALL, (item) => new Promise((done) => {
@@ -123,7 +123,7 @@ export class Delivery<Map extends EventMap, Shape> {
           const { item, done } = next;
           next = undefined;
           try {
-            yield item as Item<Map, Shape>;
+            yield item as Item<Events, Shape>;
           } finally {
             done();
           }

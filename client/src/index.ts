@@ -15,6 +15,6 @@ export type { CursorStore, EventMap, EventOf, Item, Options, State, Status, Tidi
  * client.on("payment.settled", ({ data }) => celebrate(data.payment));
  * ```
  */
-export function connect<Map extends EventMap = EventMap, Shape = Record<string, unknown>>(options: Options): Client<Map, Shape> {
-  return new Client<Map, Shape>(options);
+export function connect<Events extends EventMap = EventMap, Shape = Record<string, unknown>>(options: Options): Client<Events, Shape> {
+  return new Client<Events, Shape>(options);
 }

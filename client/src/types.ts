@@ -15,9 +15,9 @@ export interface TidingsEvent<Type extends string = string, Data = unknown> {
 }
 
 /** Any event of a map. */
-export type EventOf<Map extends EventMap> = {
-  [Type in keyof Map & string]: TidingsEvent<Type, Map[Type]>;
-}[keyof Map & string];
+export type EventOf<Events extends EventMap> = {
+  [Type in keyof Events & string]: TidingsEvent<Type, Events[Type]>;
+}[keyof Events & string];
 
 /** The state of all topics, as it was in one snapshot of the database: it takes the place of all that was known. */
 export interface State<Shape = Record<string, unknown>> {
@@ -29,7 +29,7 @@ export interface State<Shape = Record<string, unknown>> {
 }
 
 /** What a client hands over, in order: the state, and events that are not yet in it. */
-export type Item<Map extends EventMap, Shape> = EventOf<Map> | State<Shape>;
+export type Item<Events extends EventMap, Shape> = EventOf<Events> | State<Shape>;
 
 /**
  * How it stands with the connection: `connecting` for the first time; `live`; `stale`, shown is what was

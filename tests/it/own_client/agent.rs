@@ -76,13 +76,22 @@ pub(super) fn package() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("client")
 }
 
-/// Installs what builds the client, and builds it, once in a run.
-fn build(npm: &Path) {
+/// Installs what builds the client, unless it is there, and builds it, once in a run.
+pub(super) fn build(npm: &Path) {
     static BUILT: OnceLock<()> = OnceLock::new();
     BUILT.get_or_init(|| {
-        for arguments in [&["ci"][..], &["run", "build"]] {
+        let changed = |path: &str| {
+            package()
+                .join(path)
+                .metadata()
+                .and_then(|of| of.modified())
+                .ok()
+        };
+        let installed = changed("node_modules/.package-lock.json") >= changed("package-lock.json");
+        let steps = [&["ci"][..], &["run", "prepack"]];
+        for arguments in &steps[usize::from(installed)..] {
             let done = std::process::Command::new(npm)
-                .args(arguments)
+                .args(*arguments)
                 .current_dir(package())
                 .stdin(Stdio::null())
                 .output()

@@ -3,4 +3,5 @@
 
 mod agent;
 mod model;
+mod package;
 mod trouble;
