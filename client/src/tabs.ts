@@ -4,8 +4,8 @@ import type { Door } from "./door.js";
 import { patience, Source } from "./source.js";
 import type { EventMap, Options } from "./types.js";
 
-/** What tabs tell each other. */
-type Message = { from: string } & (
+/** What tabs tell each other. Whose term is higher leads, so that one who has lost the lead and does not know it is not heard. */
+type Message = { term: number } & (
   /** A tab has come, or has heard nothing for long. */
   | { kind: "join" }
   /** Somebody wants a new attempt. */
@@ -30,7 +30,6 @@ export class Tabs {
   readonly #door: Door;
   readonly #delivery: Delivery<EventMap, unknown>;
   readonly #name: string;
-  readonly #me = crypto.randomUUID();
   readonly #channel: BroadcastChannel;
   #source: Source | undefined;
   #attempt: Attempt | undefined;
@@ -39,8 +38,8 @@ export class Tabs {
   #leading = false;
   /** How often in a row nothing had come when it was looked after. */
   #silent = 0;
-  /** Whose words count. */
-  #leader = "";
+  /** The term of the leader whose words count; its own when it leads. */
+  #term = 0;
   #following = false;
   #status: (Word & { kind: "status" }) | undefined;
   readonly #due = new Set<string>();
@@ -104,14 +103,16 @@ export class Tabs {
     if (this.#leading) return;
     this.#silent += 1;
     if (this.#silent > 2) this.#waiting.abort();
-    else if (this.#silent > 1) this.#post({ kind: "join" });
+    else if (this.#silent > 1 || !this.#following) this.#post({ kind: "join" });
   }
 
   async #lead(): Promise<void> {
     this.#leading = true;
+    this.#silent = 0;
     this.#attempt?.end(new End("leads"));
     await this.#chain;
     if (this.#over) return;
+    this.#term = Math.max(this.#term + 1, Date.now());
     this.#due.clear();
     this.#told = undefined;
     const delivery = this.#delivery;
@@ -143,11 +144,11 @@ export class Tabs {
 
   /** As a follower. */
   async #hear(message: Message): Promise<void> {
-    const { from, kind } = message;
+    const { term, kind } = message;
     const delivery = this.#delivery;
-    if (kind === "join" || kind === "wake" || this.#leading || this.#over) return;
-    if (from !== this.#leader || kind === "lead") {
-      this.#leader = from;
+    if (kind === "join" || kind === "wake" || this.#leading || this.#over || term < this.#term) return;
+    if (term > this.#term) {
+      this.#term = term;
       this.#due.clear();
       this.#following = kind === "lead" && this.#isAt(message.cursor);
     }
@@ -212,6 +213,6 @@ export class Tabs {
   }
 
   #post(message: Word | { kind: string; cursor?: string | undefined; reason?: string }): void {
-    if (!this.#over) this.#channel.postMessage({ ...message, from: this.#me });
+    if (!this.#over) this.#channel.postMessage({ ...message, term: this.#term });
   }
 }
