@@ -14,6 +14,7 @@ use tokio::process::Command;
 use crate::support::client::{PATIENCE, Stream, Visit};
 use crate::support::front::{Scratch, free_port, listens, snippet};
 use crate::support::gateway::{Gateway, token};
+use crate::support::interface::Server;
 use crate::support::postgres::database;
 use crate::support::program;
 
@@ -144,16 +145,21 @@ async fn stands_before_a_gateway(
     assert_eq!(alice.next().await, None, "the stream ends with its bye");
 
     let event = json!({"topic": "user:alice", "type": "paid"});
-    let published = Visit::new(proxy, "POST", "/v1/events").json(&event).send();
+    let published = visit(proxy, "POST", "/v1/events").json(&event).send();
     let status = published.await.status;
     assert!((502..=504).contains(&status), "a publish got {status}");
-    let synced = Visit::new(proxy, "GET", "/v1/sync").send().await.status;
+    let synced = visit(proxy, "GET", "/v1/sync").send().await.status;
     assert!((502..=504).contains(&synced), "a sync got {synced}");
+}
+
+/// A request to the proxy.
+fn visit(proxy: SocketAddr, method: &str, target: &str) -> Visit {
+    Visit::new(proxy, method, target).of(Server::Proxy)
 }
 
 /// Opens Alice's stream through the proxy, from a page of another origin.
 async fn open(proxy: SocketAddr, since: Option<&str>) -> Stream {
-    let mut visit = Visit::new(proxy, "GET", "/v1/events?topic=user:alice")
+    let mut visit = visit(proxy, "GET", "/v1/events?topic=user:alice")
         .header("origin", "https://page.example.org")
         .bearer(&token("alice", json!({})));
     if let Some(since) = since {

@@ -1,4 +1,5 @@
 //! An HTTP client of the tests' own: it sees every byte, and follows an SSE stream block by block.
+//! Every answer, and the blocks of every stream, are compared with `docs/openapi.yaml`.
 //!
 //! Waiting always ends: what does not come within [`PATIENCE`] fails the test with what came
 //! before.
@@ -11,12 +12,22 @@ use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
+use super::interface::exchange::Exchange;
+use super::interface::{Server, check_block, check_exchange};
+
 /// How long a test waits for what must come.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+
+/// How many blocks of a stream are each compared with the document. Of those after them, and of streams that
+/// are read as fast as can be, each thousandth is: comparing takes several times as long as reading, and a
+/// reader that it slows down is one whom gateways end, which is not what tests of many events are about.
+const COMPARED: usize = 1_000;
+const COMPARED_EVERY: usize = 1_000;
 
 /// A request in the making, over HTTP/1.1 on a connection of its own.
 pub(crate) struct Visit {
     address: SocketAddr,
+    server: Server,
     head: String,
     body: Vec<u8>,
 }
@@ -59,9 +70,16 @@ impl Visit {
     pub(crate) fn new(address: SocketAddr, method: &str, target: &str) -> Visit {
         Visit {
             address,
+            server: Server::Clients,
             head: format!("{method} {target} HTTP/1.1\r\nhost: {address}\r\n"),
             body: Vec::new(),
         }
+    }
+
+    /// The same, where somebody else answers than a gateway to its clients.
+    pub(crate) fn of(mut self, server: Server) -> Visit {
+        self.server = server;
+        self
     }
 
     /// Appends to the query, which must have begun.
@@ -98,8 +116,9 @@ impl Visit {
 
     /// The same, where nobody may be there to answer.
     pub(crate) async fn try_send(self) -> io::Result<Answer> {
-        let connection = self.header("connection", "close").open().await?;
-        Ok(connection.answer().await)
+        let visit = self.header("connection", "close");
+        let connection = visit.open().await?;
+        Ok(visit.answer(connection).await)
     }
 
     /// Sends it and follows the stream, which must be one.
@@ -113,8 +132,9 @@ impl Visit {
     pub(crate) async fn try_stream(self) -> Result<Stream, NoStream> {
         let connection = self.open().await.map_err(NoStream::Unreachable)?;
         if connection.status != 200 {
-            return Err(NoStream::Refused(connection.answer().await));
+            return Err(NoStream::Refused(self.answer(connection).await));
         }
+        self.check(connection.status, &connection.headers, None);
         assert_eq!(
             header(&connection.headers, "content-type"),
             Some("text/event-stream")
@@ -124,10 +144,31 @@ impl Visit {
             unread: Vec::new(),
             last_id: None,
             retry: None,
+            blocks: 0,
         })
     }
 
-    async fn open(self) -> io::Result<Connection> {
+    /// Reads the whole answer, which the document must describe.
+    async fn answer(&self, connection: Connection) -> Answer {
+        let (answer, whole) = connection.answer().await;
+        let whole = whole || self.head.starts_with("HEAD ");
+        let body = whole.then_some(&*answer.body);
+        self.check(answer.status, &answer.headers, body);
+        answer
+    }
+
+    fn check(&self, status: u16, headers: &[(String, String)], body: Option<&str>) {
+        check_exchange(&Exchange {
+            server: self.server,
+            head: &self.head,
+            sent: &self.body,
+            status,
+            headers,
+            body,
+        });
+    }
+
+    async fn open(&self) -> io::Result<Connection> {
         let mut socket = TcpStream::connect(self.address).await?;
         let head = format!("{}\r\n", self.head);
         socket.write_all(head.as_bytes()).await?;
@@ -193,17 +234,19 @@ impl Connection {
         Ok(())
     }
 
-    /// Reads the rest of the answer.
-    async fn answer(mut self) -> Answer {
+    /// Reads the rest of the answer; whether it came whole, as far as its framing says.
+    async fn answer(mut self) -> (Answer, bool) {
         let mut body = Vec::new();
         while let Some(bytes) = self.read_body().await {
             body.extend_from_slice(&bytes);
         }
-        Answer {
+        let whole = !matches!(self.framing, Framing::Chunked | Framing::Length(1..));
+        let answer = Answer {
             status: self.status,
             headers: self.headers,
             body: String::from_utf8(body).expect("UTF-8"),
-        }
+        };
+        (answer, whole)
     }
 
     /// The next bytes of the body; `None` at its end, clean or not.
@@ -310,12 +353,17 @@ pub(crate) struct Stream {
     unread: Vec<u8>,
     last_id: Option<String>,
     retry: Option<u64>,
+    /// How many have come.
+    blocks: usize,
 }
 
 impl Stream {
     /// The next block; `None` when the stream has ended.
     pub(crate) async fn next(&mut self) -> Option<Block> {
-        let text = self.text().await?;
+        let text = self.raw().await?;
+        if self.blocks <= COMPARED || self.blocks.is_multiple_of(COMPARED_EVERY) {
+            check_block(&text);
+        }
         let block = parse(&text);
         if block.id.is_some() {
             self.last_id.clone_from(&block.id);
@@ -326,10 +374,19 @@ impl Stream {
         Some(block)
     }
 
-    /// The next block as it came; the position is not kept.
+    /// The next block as it came, as fast as can be; the position is not kept.
     pub(crate) async fn text(&mut self) -> Option<String> {
+        let text = self.raw().await?;
+        if self.blocks.is_multiple_of(COMPARED_EVERY) {
+            check_block(&text);
+        }
+        Some(text)
+    }
+
+    async fn raw(&mut self) -> Option<String> {
         loop {
             if let Some(end) = find(&self.unread, b"\n\n") {
+                self.blocks += 1;
                 let block = self.unread.drain(..end + 2).collect();
                 return Some(String::from_utf8(block).expect("a block is text"));
             }

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use tidings::config::{Config, ServeArgs};
 
 use super::client::{Answer, Stream, Visit};
+use super::interface::Server;
 use super::postgres::Database;
 
 /// The secret that signs every test's tokens.
@@ -137,7 +138,8 @@ impl Door {
 
     /// What the operations listener answers.
     pub(crate) async fn ops(&self, path: &str) -> Answer {
-        Visit::new(self.ops_address(), "GET", path).send().await
+        let visit = Visit::new(self.ops_address(), "GET", path);
+        visit.of(Server::Operators).send().await
     }
 
     /// The value of a metric, as its whole line names it before the space; 0 when absent.
