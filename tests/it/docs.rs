@@ -36,6 +36,23 @@ const OTHER_NAMES: [&str; 5] = [
     "tidings_watch_",
 ];
 
+/// Every reason of a reset, and of a bye.
+pub(crate) const RESETS: [Reset; 4] = [
+    Reset::Trimmed,
+    Reset::Diverged,
+    Reset::TooFar,
+    Reset::Malformed,
+];
+pub(crate) const BYES: [Bye; 7] = [
+    Bye::Drain,
+    Bye::Expired,
+    Bye::Revoked,
+    Bye::Slow,
+    Bye::Overload,
+    Bye::Unavailable,
+    Bye::Diverged,
+];
+
 #[test]
 fn the_tables_of_settings_are_what_the_help_says() {
     let page = section(&read(OPERATIONS), "Configuration");
@@ -116,35 +133,20 @@ fn every_refusal_is_described() {
 
 #[test]
 fn every_reset_and_bye_is_described() {
-    // Whoever adds one is told by the compiler that it belongs here, and into the page.
-    let resets = [
-        Reset::Trimmed,
-        Reset::Diverged,
-        Reset::TooFar,
-        Reset::Malformed,
-    ];
-    let byes = [
-        Bye::Drain,
-        Bye::Expired,
-        Bye::Revoked,
-        Bye::Slow,
-        Bye::Overload,
-        Bye::Unavailable,
-        Bye::Diverged,
-    ];
-    for reset in resets {
+    // Whoever adds one is told by the compiler that it belongs into the lists above, and into the page.
+    for reset in RESETS {
         match reset {
             Reset::Trimmed | Reset::Diverged | Reset::TooFar | Reset::Malformed => {}
         }
     }
-    for bye in byes {
+    for bye in BYES {
         match bye {
             Bye::Drain | Bye::Expired | Bye::Revoked | Bye::Slow => {}
             Bye::Overload | Bye::Unavailable | Bye::Diverged => {}
         }
     }
-    let words = resets.iter().map(|reset| reset.as_str());
-    let words = words.chain(byes.iter().map(|bye| bye.as_str()));
+    let words = RESETS.iter().map(|reset| reset.as_str());
+    let words = words.chain(BYES.iter().map(|bye| bye.as_str()));
     let expected: BTreeSet<String> = words.map(str::to_owned).collect();
     assert_eq!(first_column("Reset and bye"), expected);
 }
@@ -245,7 +247,7 @@ fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
-fn read(path: &str) -> String {
+pub(crate) fn read(path: &str) -> String {
     read_path(&root().join(path))
 }
 
@@ -266,7 +268,7 @@ fn pages() -> Vec<PathBuf> {
 }
 
 /// The text under a heading, up to the next of the same level.
-fn section(page: &str, heading: &str) -> String {
+pub(crate) fn section(page: &str, heading: &str) -> String {
     let (_, rest) = page
         .split_once(&format!("\n## {heading}\n"))
         .unwrap_or_else(|| panic!("no heading {heading}"));
@@ -275,13 +277,13 @@ fn section(page: &str, heading: &str) -> String {
 }
 
 /// The cells of a row of a table.
-fn cells(line: &str) -> Option<Vec<String>> {
+pub(crate) fn cells(line: &str) -> Option<Vec<String>> {
     let row = line.strip_prefix("| ")?.replace("\\|", "/");
     let cells: Vec<String> = row.split('|').map(|cell| cell.trim().to_owned()).collect();
     (cells.len() > 2).then_some(cells)
 }
 
-fn plain(cell: &str) -> String {
+pub(crate) fn plain(cell: &str) -> String {
     cell.trim_matches('`').to_owned()
 }
 
@@ -295,7 +297,7 @@ fn words(text: &str, prefix: &str, alphabet: impl Fn(char) -> bool) -> BTreeSet<
 }
 
 /// The fenced blocks of a page, each with its language.
-fn fences(page: &str) -> Vec<(String, String)> {
+pub(crate) fn fences(page: &str) -> Vec<(String, String)> {
     let parts: Vec<&str> = page.split("\n```").collect();
     assert_eq!(parts.len() % 2, 1, "a fence is not closed");
     let blocks = parts.iter().skip(1).step_by(2);

@@ -21,6 +21,7 @@ mod long_transactions;
 mod migrate;
 mod model;
 mod names;
+mod openapi;
 mod own_client;
 mod partitions;
 mod plans;
