@@ -15,6 +15,7 @@ pub(crate) mod pgbouncer;
 pub(crate) mod postgres;
 pub(crate) mod process;
 pub(crate) mod proxy;
+pub(crate) mod stream;
 
 /// A program that a test runs beside tidings: what is tried with it is skipped, with a notice, on a
 /// machine without it, unless `TIDINGS_TEST_PROGRAMS=all` demands that nothing is left out.
