@@ -4,4 +4,5 @@
 mod agent;
 mod model;
 mod package;
+mod react;
 mod trouble;

@@ -8,10 +8,11 @@ use std::time::Duration;
 use fastrand::Rng;
 use tidings::dev::cluster::StopMode;
 use tokio::task::{JoinSet, block_in_place};
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 use tokio_postgres::Client;
 
 use crate::support::backend::run;
+use crate::support::client::PATIENCE;
 use crate::support::front::free_port;
 use crate::support::postgres::{Database, OwnCluster, own_cluster};
 use crate::support::process::Process;
@@ -120,6 +121,24 @@ impl System {
             .iter()
             .map(|row| (row.get(0), row.get(1)))
             .collect()
+    }
+
+    /// How many streams the gateway serves.
+    pub(super) async fn streams(&self) -> f64 {
+        self.gateway.as_ref().expect("it runs").streams().await
+    }
+
+    /// Waits until it serves so many.
+    pub(super) async fn until_streams(&self, count: f64) {
+        let deadline = Instant::now() + PATIENCE;
+        while self.streams().await != count {
+            assert!(
+                Instant::now() < deadline,
+                "{} and not {count}",
+                self.streams().await
+            );
+            sleep(Duration::from_millis(10)).await;
+        }
     }
 
     pub(super) fn kill_gateway(&mut self) {
