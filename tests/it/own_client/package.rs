@@ -93,6 +93,15 @@ fn programs_that_are_well_typed_compile_and_no_others() {
 }
 
 #[test]
+fn its_parts_do_what_they_say() {
+    let Some(npm) = program(&["npm"], "npm") else {
+        return;
+    };
+    build(&npm);
+    print!("{}", told(&npm, &["test"]));
+}
+
+#[test]
 fn the_core_is_small() {
     let (Some(npm), Some(node)) = (program(&["npm"], "npm"), program(&["node"], "nodejs")) else {
         return;
