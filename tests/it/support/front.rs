@@ -23,12 +23,18 @@ pub(crate) async fn listens(program: &mut Child, address: SocketAddr) {
     }
 }
 
-/// The snippet of this name in the page; the name begins with its language.
+/// The snippet of this name in `docs/operations.md`; the name begins with its language.
 pub(crate) fn snippet(name: &str) -> String {
-    let page = include_str!("../../../docs/operations.md");
+    snippet_of(include_str!("../../../docs/operations.md"), name)
+}
+
+/// The snippet of this name in a page.
+pub(crate) fn snippet_of(page: &str, name: &str) -> String {
     let language = name.split('-').next().expect("a name");
     let marker = format!("<!-- snippet: {name} -->\n```{language}\n");
-    let (_, rest) = page.split_once(&marker).expect("the page has the snippet");
+    let (_, rest) = page
+        .split_once(&marker)
+        .unwrap_or_else(|| panic!("the page has no snippet {name}"));
     let (snippet, _) = rest.split_once("\n```\n").expect("its fence is closed");
     format!("{snippet}\n")
 }
