@@ -7,6 +7,7 @@ mod awake;
 mod bells;
 mod bulk;
 mod cli;
+mod clients;
 mod cursors;
 mod dev_command;
 mod development;
