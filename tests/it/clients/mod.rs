@@ -2,13 +2,21 @@
 //! against a real gateway.
 //!
 //! [`journey`] is what all of them go through. Every client runs in a process of its own ([`driver`]), behind
-//! proxies that cut ([`cut`]).
+//! proxies that cut ([`cut`]); what it needs is installed once, below cargo's target directory
+//! ([`installed`]).
 
+mod browser;
+mod chromium;
 mod curl;
 mod cut;
 mod driver;
+mod installed;
 mod journey;
+mod node;
+mod page;
 mod published;
+mod python;
+mod rust;
 mod stage;
 
 use crate::support::front::{Scratch, snippet_of};
