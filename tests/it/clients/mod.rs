@@ -16,6 +16,8 @@ mod node;
 mod page;
 mod published;
 mod python;
+mod rendered;
+mod renewal;
 mod rust;
 mod stage;
 
