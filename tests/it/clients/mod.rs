@@ -5,6 +5,7 @@
 //! proxies that cut ([`cut`]); what it needs is installed once, below cargo's target directory
 //! ([`installed`]).
 
+mod bare;
 mod browser;
 mod chromium;
 mod curl;
