@@ -49,8 +49,13 @@ impl Agent {
             .write_all(format!("{what}\n").as_bytes())
             .await
             .expect("it listens");
+        self.next().await
+    }
+
+    /// What it says next.
+    pub(super) async fn next<T: DeserializeOwned>(&mut self) -> T {
         let line = timeout(PATIENCE, self.lines.next_line()).await;
-        let line = line.unwrap_or_else(|_| panic!("no answer to {what:?}"));
+        let line = line.expect("it says nothing");
         let line = line.expect("it is read").expect("it has not ended");
         serde_json::from_str(&line).unwrap_or_else(|error| panic!("{error}: {line}"))
     }

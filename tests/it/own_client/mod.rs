@@ -2,6 +2,7 @@
 //! the events that it is handed is what the database says.
 
 mod agent;
+mod example;
 mod model;
 mod package;
 mod react;
