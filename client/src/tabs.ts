@@ -161,7 +161,7 @@ export class Tabs {
     }
     if (!this.#following && (kind === "at" || (kind === "cursor" && message.ready))) return this.#catchUp(message.cursor);
     if (!this.#following || kind === "at") return;
-    if (kind === "state" || (kind === "cursor" && message.ready)) this.#due.clear();
+    if (kind === "state") this.#due.clear();
     if (!this.#due.size) return delivery.take(message);
     if (kind !== "event") return;
     const { event } = message;
@@ -179,25 +179,19 @@ export class Tabs {
 
   async #catchUp(leader: string): Promise<void> {
     const delivery = this.#delivery;
-    const own = delivery.cursor;
     const wanted = this.#options.state !== false;
     const attempt = (this.#attempt = new Attempt(patience(this.#options)));
+    this.#due.clear();
     try {
-      const had = new Set<string>();
-      if (!this.#isAt(leader) && (own || wanted)) {
-        for await (const { events, state, cursor, reset, more } of this.#door.pages(own ?? leader, wanted, attempt)) {
-          for (const event of events) {
-            had.add(event.id);
-            if (own) await delivery.take({ kind: "event", event });
-          }
+      if (!this.#isAt(leader) && (delivery.cursor || wanted)) {
+        for await (const { events, state, cursor, reset, more } of this.#door.pages(delivery.cursor, wanted, attempt)) {
+          for (const event of events) await delivery.take({ kind: "event", event });
           if (!more && (wanted || reset)) await delivery.take({ kind: "state", state: { type: "tidings.state", state, reset }, cursor });
-          else if (own) await delivery.take({ kind: "cursor", cursor, ready: !more });
+          else await delivery.take({ kind: "cursor", cursor, ready: !more });
         }
-        // Of these, the leader will bring what comes after its position.
-        if (!own) for (const id of had) this.#due.add(id);
-        else
-          for await (const { events } of this.#door.pages(leader, false, attempt))
-            for (const { id } of events) if (had.has(id)) this.#due.add(id);
+        // Of what the leader will bring, all that is not later than this snapshot.
+        for (const id of await this.#after(leader, attempt)) this.#due.add(id);
+        if (this.#due.size) for (const id of await this.#after(delivery.cursor, attempt)) this.#due.delete(id);
       }
       if (!delivery.cursor) await delivery.moveTo(leader);
       delivery.synced = true;
@@ -210,6 +204,16 @@ export class Tabs {
       await delivery.take({ kind: "status", status: { is, reason: message, denied: delivery.status.denied } });
       if (wait !== Infinity) setTimeout(() => this.#post({ kind: "join" }), wait ?? 1_000 + 1_000 * Math.random());
     }
+  }
+
+  async #after(cursor: string | undefined, attempt: Attempt): Promise<string[]> {
+    const ids = [];
+    for await (const { events, reset } of this.#door.pages(cursor, false, attempt)) {
+      // Nobody can tell any more; the leader will soon be elsewhere.
+      if (reset) throw new End(reset);
+      for (const { id } of events) ids.push(id);
+    }
+    return ids;
   }
 
   #post(message: Word | { kind: string; cursor?: string | undefined; reason?: string }): void {
