@@ -72,10 +72,11 @@ export class Tabs {
       let led: Promise<void> | undefined;
       // It ends with an error when the lock is stolen, or no longer waited for.
       await navigator.locks.request(this.#name, how, () => (led = this.#lead())).catch(() => {});
-      this.#source?.stop();
-      await led;
-      this.#source = undefined;
       this.#leading = false;
+      this.#source?.stop();
+      // What is heard from now on waits for what is still being told.
+      await (this.#chain = this.#chain.then(() => led));
+      this.#source = undefined;
     }
     clearInterval(watch);
     this.#channel.close();
@@ -111,7 +112,8 @@ export class Tabs {
     this.#silent = 0;
     this.#attempt?.end(new End("leads"));
     await this.#chain;
-    if (this.#over) return;
+    // It may have been robbed by now.
+    if (this.#over || !this.#leading) return;
     this.#term = Math.max(this.#term + 1, Date.now());
     this.#due.clear();
     this.#told = undefined;
