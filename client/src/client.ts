@@ -113,7 +113,9 @@ export class Client<Events extends EventMap = EventMap, Shape = Record<string, u
   /** What tabs of the same user that want the same have in common; `undefined` where each has a stream of its own. */
   async #name(): Promise<string | undefined> {
     const { url, topics = [], share } = this.#options;
-    if (share === false || !globalThis.navigator?.locks || !globalThis.BroadcastChannel) return;
+    if (share === false || !globalThis.location || !globalThis.BroadcastChannel) return;
+    // A page in a sandbox, or of one who keeps nothing, has locks and may not use them.
+    if (!(await navigator.locks?.query().catch(() => undefined))) return;
     const user = share ?? (await this.#user());
     return user && ["tidings", new URL(url, location.href), ...[...topics].sort(), user].join(" ");
   }
