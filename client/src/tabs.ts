@@ -91,7 +91,8 @@ export class Tabs {
 
   wake(reason: string): void {
     if (this.#source) this.#source.wake(reason);
-    else this.#post({ kind: "wake", reason });
+    // The leader hears of the network by itself.
+    else this.#post(reason === "refresh" ? { kind: "wake", reason } : { kind: "join" });
   }
 
   check(): void {
