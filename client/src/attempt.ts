@@ -11,40 +11,52 @@ export class End extends Error {
 
 /** One try to reach the gateway, which can be ended, and ends by itself when nothing comes for too long. */
 export class Attempt {
-  /** When something came last. */
-  heard = Date.now();
+  /** Why it has ended. `AbortSignal` does not keep that everywhere. */
+  why: End | undefined;
   readonly signal: AbortSignal;
   readonly #controller = new AbortController();
   readonly #patience: number;
-  readonly #ended: Promise<never>;
+  /** Until when something must come; nothing is waited for unless it is set. */
+  #due = Infinity;
+  #fail = (_: End) => {};
 
   /** `patience` in milliseconds. */
   constructor(patience: number) {
     this.signal = this.#controller.signal;
     this.#patience = patience;
-    this.#ended = new Promise((_, reject) => {
-      this.signal.addEventListener("abort", () => reject(this.signal.reason));
-    });
-    this.#ended.catch(() => {});
   }
 
   end(why: End): void {
-    this.#controller.abort(why);
+    this.why ??= why;
+    this.#controller.abort();
+    this.#fail(this.why);
   }
 
-  /** Whether it has been silent for longer than it should be. */
+  /** Throws why it has ended, if it has. */
+  check(): void {
+    if (this.why) throw this.why;
+  }
+
+  /** Whether it has been silent for longer than it should be, though its timer may have slept. */
   get overdue(): boolean {
-    return Date.now() - this.heard > this.#patience;
+    return Date.now() > this.#due;
   }
 
-  /** What is waited for, as long as there is patience. */
-  async guard<T>(what: Promise<T>): Promise<T> {
-    const timer = setTimeout(() => this.end(new End("silence")), this.#patience);
+  /** What is waited for, as long as there is patience: for so many milliseconds at least. One thing at a time. */
+  async guard<T>(what: Promise<T>, least = 0): Promise<T> {
+    const patience = Math.max(this.#patience, least);
+    const timer = setTimeout(() => this.end(new End("silence")), patience);
+    this.#due = Date.now() + patience;
     try {
-      return await Promise.race([what, this.#ended]);
+      return await new Promise<T>((resolve, reject) => {
+        this.#fail = reject;
+        if (this.why) reject(this.why);
+        what.then(resolve, reject);
+      });
     } finally {
       clearTimeout(timer);
-      this.heard = Date.now();
+      this.#due = Infinity;
+      this.#fail = () => {};
     }
   }
 }

@@ -1,3 +1,4 @@
+import { Attempt, End } from "./attempt.js";
 import { Delivery, STATE, STATUS } from "./delivery.js";
 import { Door } from "./door.js";
 import { Source } from "./source.js";
@@ -20,7 +21,10 @@ export class Client<Events extends EventMap = EventMap, Shape = Record<string, u
   readonly #door: Door;
   readonly #delivery: Delivery<Events, Shape>;
   readonly #closed = new AbortController();
+  #attempt: Attempt | undefined;
+  #resume = () => {};
   #runner: Runner | undefined;
+  #hidden = false;
   #running: Promise<void>;
 
   constructor(options: Options) {
@@ -69,33 +73,41 @@ export class Client<Events extends EventMap = EventMap, Shape = Record<string, u
 
   /** Tries again at once: after a login, or when a phone's program comes to the front. */
   refresh(): void {
-    this.#runner?.wake("refresh");
+    this.#wake("refresh");
   }
 
-  /** Ends it; resolves when the last handler is done. */
+  /** Ends it; resolves when the last handler is done, so that a handler must not wait for it. */
   close(): Promise<void> {
     this.#closed.abort();
     this.#runner?.stop();
+    this.#wake("closed");
     return this.#running;
   }
 
+  #wake(reason: string): void {
+    this.#attempt?.end(new End(reason));
+    this.#resume();
+    this.#runner?.wake(reason);
+  }
+
   async #begin(): Promise<void> {
-    const closed = this.#closed.signal;
-    const delivery = this.#delivery;
-    delivery.cursor ??= (await this.#options.cursors?.get()) ?? undefined;
-    if (closed.aborted) return;
     const listen = (target: EventTarget | undefined, type: string, act: (event: Event) => void) =>
-      target?.addEventListener?.(type, act, { signal: closed });
+      target?.addEventListener?.(type, act, { signal: this.#closed.signal });
     const page = globalThis.document;
     const scope = globalThis as unknown as EventTarget;
-    listen(scope, "online", () => this.#runner?.wake("online"));
-    listen(scope, "offline", () => this.#runner?.wake("offline"));
+    listen(scope, "online", () => this.#wake("online"));
+    listen(scope, "offline", () => this.#wake("offline"));
     listen(page, "visibilitychange", () => page.visibilityState === "visible" && this.#runner?.check());
-    // A page that goes into the back/forward cache may hold nothing, and must not be led by.
-    listen(scope, "pagehide", () => this.#runner?.stop());
+    // A page that goes into the back/forward cache may hold nothing, and must not lead.
+    listen(scope, "pagehide", () => {
+      this.#hidden = true;
+      this.#runner?.stop();
+    });
     listen(scope, "pageshow", (event) => {
+      this.#hidden = false;
       if ((event as PageTransitionEvent).persisted) this.#running = this.#running.then(() => this.#run());
     });
+    this.#delivery.cursor ??= (await this.#need("cursors", async () => this.#options.cursors?.get())) ?? undefined;
     await this.#run();
   }
 
@@ -105,38 +117,53 @@ export class Client<Events extends EventMap = EventMap, Shape = Record<string, u
     const delivery = this.#delivery as Delivery<EventMap, unknown>;
     // Only pages need it.
     const tabs = name && (await import("./tabs.js").catch(() => undefined));
-    if (this.#closed.signal.aborted) return;
+    if (this.#closed.signal.aborted || this.#hidden) return;
+    if (delivery.hasLived) await this.#tell("shown");
     this.#runner = tabs ? new tabs.Tabs(options, door, delivery, name) : new Source(options, door, delivery, (word) => delivery.take(word));
     await this.#runner.run();
   }
 
   /** What tabs of the same user that want the same have in common; `undefined` where each has a stream of its own. */
   async #name(): Promise<string | undefined> {
-    const { url, topics = [], share } = this.#options;
+    const { url, topics = [], share, state = true } = this.#options;
     if (share === false || !globalThis.location || !globalThis.BroadcastChannel) return;
     // A page in a sandbox, or of one who keeps nothing, has locks and may not use them.
     if (!(await navigator.locks?.query().catch(() => undefined))) return;
-    const user = share ?? (await this.#user());
-    return user && ["tidings", new URL(url, location.href), ...[...topics].sort(), user].join(" ");
+    const user = share ?? (await this.#need("token", () => this.#user()));
+    return user && ["tidings", new URL(url, location.href), state, ...[...topics].sort(), user].join(" ");
   }
 
   /** Whose the token is: all its claims but those of time. */
   async #user(): Promise<string | undefined> {
+    const token = await this.#options.token?.({ fresh: false });
+    try {
+      const claims = atob(token!.split(".")[1]!.replace(/-/g, "+").replace(/_/g, "/"));
+      return JSON.stringify({ ...JSON.parse(claims), exp: 0, iat: 0, nbf: 0, jti: 0 });
+    } catch {
+      // No token, or none that says whose it is.
+      return;
+    }
+  }
+
+  /** What must be had before the gateway is asked, however often it takes: a page may start without a network. */
+  async #need<T>(what: string, ask: () => Promise<T>): Promise<T | undefined> {
     for (let wait = 1_000; !this.#closed.signal.aborted; wait = Math.min(2 * wait, 30_000)) {
       try {
-        const token = await this.#options.token?.({ fresh: false });
-        try {
-          const claims = atob(token!.split(".")[1]!.replace(/-/g, "+").replace(/_/g, "/"));
-          return JSON.stringify({ ...JSON.parse(claims), exp: 0, iat: 0, nbf: 0, jti: 0 });
-        } catch {
-          // No token, or none that says whose it is.
-          return;
-        }
+        return await (this.#attempt = new Attempt(30_000)).guard(ask());
       } catch {
-        // It could not be had; a page may start without a network.
-        await new Promise((resolve) => setTimeout(resolve, wait * Math.random()));
+        if (this.#closed.signal.aborted) break;
+        await this.#tell(what);
+        await new Promise<void>((resolve) => {
+          const timer = setTimeout(resolve, wait * Math.random());
+          this.#resume = () => resolve(clearTimeout(timer));
+        });
       }
     }
     return;
+  }
+
+  #tell(reason: string): Promise<void> {
+    const { hasLived, status } = this.#delivery;
+    return this.#delivery.take({ kind: "status", status: { is: hasLived ? "stale" : "connecting", reason, denied: status.denied } });
   }
 }

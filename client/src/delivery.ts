@@ -1,3 +1,4 @@
+import { End } from "./attempt.js";
 import type { CursorStore, EventMap, EventOf, Item, State, Status } from "./types.js";
 
 /** What a source says, in order; it can be posted to other tabs. */
@@ -60,6 +61,8 @@ export class Delivery<Events extends EventMap, Shape> {
 
   /** Takes a word from a source. */
   async take(word: Word): Promise<void> {
+    // Nobody is there any more to deal with it.
+    if (this.#over.aborted) return;
     if (word.kind === "status") {
       if (JSON.stringify(this.status) === JSON.stringify(word.status)) return;
       this.status = word.status;
@@ -75,18 +78,23 @@ export class Delivery<Events extends EventMap, Shape> {
     } else {
       if (word.kind === "state") {
         if (!(await this.#give([STATE, ALL], word.state))) return;
-        this.synced = true;
       }
       if (word.kind === "state" || word.ready) this.ahead.clear();
     }
     await this.moveTo(word.cursor);
+    if (word.kind === "state") this.synced = true;
   }
 
-  /** All up to this cursor is done with. */
+  /** All up to this cursor is done with. If that cannot be kept, what came since the last one comes again. */
   async moveTo(cursor: string | undefined): Promise<void> {
     if (!cursor || cursor === this.cursor) return;
+    try {
+      await this.#store?.set(cursor);
+    } catch {
+      this.ahead.clear();
+      throw new End("cursors");
+    }
     this.cursor = cursor;
-    await this.#store?.set(cursor);
   }
 
   /** Gives an item to all who want it, and tells whether they have dealt with it. */

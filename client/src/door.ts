@@ -1,6 +1,9 @@
 import { type Attempt, End } from "./attempt.js";
 import type { Options } from "./types.js";
 
+/** How long an answer may take at least, in milliseconds, however often a stream beats: tokens and pages come over slow networks. */
+const PATIENCE = 30_000;
+
 /** A page of sync. */
 export interface Page {
   cursor: string;
@@ -24,11 +27,13 @@ export class Door {
   /** An answer of 200; any other is an {@link End}. */
   async get(path: string, query: Record<string, unknown>, attempt: Attempt): Promise<Response> {
     const { url, topics = [], token, credentials = token ? "same-origin" : "include" } = this.#options;
-    const search = new URLSearchParams(topics.map((topic) => ["topic", topic]));
-    for (const name in query) if (query[name]) search.set(name, `${query[name]}`);
+    // By hand, since not every platform's URLSearchParams can be written.
+    const search = [...topics.map((topic) => ["topic", topic]), ...Object.entries(query).filter(([, value]) => value)]
+      .map(([name, value]) => `${name}=${encodeURIComponent(value as string)}`)
+      .join("&");
     for (;;) {
       const fresh = this.stale;
-      const bearer = await token?.({ fresh });
+      const bearer = await attempt.guard((async () => token?.({ fresh }))(), PATIENCE);
       this.stale = false;
       const answer = await attempt.guard(
         (this.#options.fetch ?? fetch)(`${`${url}`.replace(/\/$/, "")}/v1/${path}?${search}`, {
@@ -37,6 +42,7 @@ export class Door {
           signal: attempt.signal,
           cache: "no-store",
         }),
+        PATIENCE,
       );
       const { ok, status, headers } = answer;
       if (ok) return answer;
@@ -45,10 +51,10 @@ export class Door {
         continue;
       }
       // Only the gateway says for good what may not be; a proxy may say anything while something is deployed.
-      const problem = /problem/.test(headers.get("content-type") ?? "") && (await attempt.guard(answer.json()));
-      if (!problem) throw new End(`http ${status}`);
-      const after = headers.get("retry-after");
-      throw new End(problem.type.split(":").pop(), status < 500 && status !== 408 ? Infinity : after ? +after * 1000 : undefined);
+      const problem = /problem/.test(headers.get("content-type") ?? "") && (await attempt.guard(answer.json(), PATIENCE));
+      const name = /^urn:tidings:problem:(.*)/.exec(problem?.type)?.[1];
+      const after = +(headers.get("retry-after") ?? 0);
+      throw new End(name ?? `http ${status}`, name && status < 500 && status !== 408 ? Infinity : after > 0 ? after * 1000 : undefined);
     }
   }
 
@@ -56,7 +62,7 @@ export class Door {
   async *pages(since: string | undefined, state: boolean, attempt: Attempt): AsyncGenerator<Page> {
     for (let more = true; more; ) {
       const query = { since, limit: this.#options.limit, state: !state && "no" };
-      const page: Page = await attempt.guard((await this.get("sync", query, attempt)).json());
+      const page: Page = await attempt.guard((await this.get("sync", query, attempt)).json(), PATIENCE);
       yield page;
       ({ more, cursor: since } = page);
     }

@@ -10,8 +10,13 @@ const stores = new Map<string, Store<never, never>>();
 function shared<Events extends EventMap, Shape>(key: string, options: StoreOptions<Events, Shape>): Store<Events, Shape> {
   const known = stores.get(key) as unknown as Store<Events, Shape> | undefined;
   if (known) return known;
-  const store = new Store(options, () => stores.get(key) === (store as unknown) && stores.delete(key));
-  stores.set(key, store as unknown as Store<never, never>);
+  const store = new Store<Events, Shape>(options, (used) => {
+    if (used) stores.set(key, own);
+    else if (stores.get(key) === own) stores.delete(key);
+  });
+  const own = store as unknown as Store<never, never>;
+  // A server renders for everybody, and keeps nothing.
+  if (globalThis.document) stores.set(key, own);
   return store;
 }
 

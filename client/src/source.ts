@@ -7,8 +7,8 @@ import type { EventMap, EventOf, Options, Status } from "./types.js";
 /** The longest that is waited beyond what the gateway has asked for, in milliseconds. */
 const LONGEST = 30_000;
 
-/** The longest time that a timer takes. */
-const TIMER = 2 ** 31 - 1;
+/** The longest time that a timer takes, in milliseconds. */
+export const TIMER = 2 ** 31 - 1;
 
 /** Where `fetch` cannot stream it would wait for the end of the stream. */
 const canStream = () => typeof ReadableStream === "function" && "body" in Response.prototype;
@@ -34,6 +34,8 @@ export class Source {
   #resume = () => {};
   #retry = 1_000 + 1_000 * Math.random();
   #failures = 0;
+  /** When a token was last renewed before its time. */
+  #renewed = 0;
 
   constructor(options: Options, door: Door, delivery: Delivery<EventMap, unknown>, say: Say) {
     this.#options = options;
@@ -48,17 +50,15 @@ export class Source {
     while (!this.#over) {
       const attempt = (this.#attempt = new Attempt(patience(this.#options)));
       this.#woken = false;
-      const end = await this.#try(attempt).catch((error) => {
-        const why = attempt.signal.aborted ? attempt.signal.reason : error;
-        return why instanceof End ? why : new End("network");
-      });
+      const end = await this.#try(attempt).catch((error) => attempt.why ?? (error instanceof End ? error : new End("network")));
       // Whatever is still open is closed.
       attempt.end(end);
       if (this.#over) return;
       // At least what the gateway has asked for, and with full jitter ever longer.
       this.#asked = end.wait !== Infinity && (!!end.wait || end.message === "overload");
       const wait = end.wait ?? this.#retry + Math.random() * Math.min(LONGEST, this.#retry * (2 ** this.#failures++ - 1));
-      if (wait) await this.#tell(wait === Infinity ? "denied" : this.#delivery.hasLived ? "stale" : "connecting", end.message);
+      // With a new token it goes on as it was.
+      if (end.message !== "renewal") await this.#tell(wait === Infinity ? "denied" : this.#delivery.hasLived ? "stale" : "connecting", end.message);
       await this.#pause(wait);
     }
   }
@@ -78,8 +78,8 @@ export class Source {
 
   /** The same if it has heard nothing for too long, or waits without having been asked to. */
   check(): void {
-    const { overdue, signal } = this.#attempt;
-    if (signal.aborted ? !this.#asked : overdue) this.wake("silence");
+    const { overdue, why } = this.#attempt;
+    if (why ? !this.#asked : overdue) this.wake("silence");
   }
 
   async #try(attempt: Attempt): Promise<End> {
@@ -91,7 +91,7 @@ export class Source {
     for (;;) {
       await this.#tell("live", "poll", await this.#sync(attempt));
       await this.#pause(poll ?? 5_000);
-      attempt.signal.throwIfAborted();
+      attempt.check();
     }
   }
 
@@ -114,7 +114,7 @@ export class Source {
       } else {
         await this.#say({ kind: "cursor", cursor, ready: !more });
       }
-      attempt.signal.throwIfAborted();
+      attempt.check();
     }
     delivery.synced = true;
     return denied;
@@ -137,12 +137,11 @@ export class Source {
         }
         const ready = event === "tidings.ready";
         if (ready) {
-          this.#failures = 0;
           renewal = this.#renewAt(said.expires_at);
           await this.#tell("live", "stream", said.denied);
         }
         await this.#say(event ? { kind: "cursor", cursor: id, ready } : { kind: "event", event: said as EventOf<EventMap>, cursor: id });
-        attempt.signal.throwIfAborted();
+        attempt.check();
       }
       return new End("network");
     } finally {
@@ -150,17 +149,19 @@ export class Source {
     }
   }
 
-  /** Comes back with a new token before this one has expired; a clock that is wrong leaves it to the gateway's good-bye. */
+  /** Comes back with a new token before this one has expired. Where a clock is wrong, that is left to the gateway's good-bye. */
   #renewAt(expires: string | null): ReturnType<typeof setTimeout> | undefined {
     const left = Date.parse(expires ?? "") - Date.now();
-    if (!this.#options.token || !(left > 1_000)) return;
+    if (!this.#options.token || !(left > 1_000) || Date.now() < this.#renewed + 10_000) return;
     return setTimeout(() => {
+      this.#renewed = Date.now();
       this.#door.stale = true;
       this.wake("renewal");
     }, Math.min(left - Math.min(left / 5, 30_000), TIMER));
   }
 
   async #tell(is: Status["is"], reason: string, denied = this.#delivery.status.denied): Promise<void> {
+    if (is === "live") this.#failures = 0;
     const offline = is !== "live" && is !== "denied" && globalThis.navigator?.onLine === false;
     await this.#say({ kind: "status", status: { is: offline ? "offline" : is, reason, denied } });
   }

@@ -13,21 +13,24 @@ export interface Snapshot<Shape> {
 export interface StoreOptions<Events extends EventMap, Shape> extends Options {
   /** What an event makes of the state; unless given, events leave it as it is. Returns a new value and changes no old one. */
   reduce?: (state: Shape, event: EventOf<Events>) => Shape;
+  /** The state until it is told: of a page that was rendered with `since`, or where there are no state functions. */
+  initial?: Shape;
 }
 
 /** The state as events go on with it, for as long as somebody looks at it. */
 export class Store<Events extends EventMap = EventMap, Shape = Record<string, unknown>> {
-  #snapshot: Snapshot<Shape> = { state: undefined, status: { is: "connecting", reason: "", denied: [] } };
+  #snapshot: Snapshot<Shape>;
   #client: Client<Events, Shape> | undefined;
   readonly #options: StoreOptions<Events, Shape>;
-  readonly #over: () => void;
+  readonly #used: (used: boolean) => void;
   readonly #lookers = new Set<() => void>();
   readonly #handlers = new Set<(event: EventOf<Events>) => unknown>();
 
-  /** `over` is called when nobody has looked at it for a moment: then it has closed. */
-  constructor(options: StoreOptions<Events, Shape>, over: () => void) {
+  /** `used` is told when somebody begins to look at it, and when nobody has for a moment: then it has closed. */
+  constructor(options: StoreOptions<Events, Shape>, used: (used: boolean) => void) {
     this.#options = options;
-    this.#over = over;
+    this.#used = used;
+    this.#snapshot = { state: options.initial, status: { is: "connecting", reason: "", denied: [] } };
   }
 
   /** What is now; the same object until something has changed. */
@@ -44,7 +47,7 @@ export class Store<Events extends EventMap = EventMap, Shape = Record<string, un
         if (this.#lookers.size || !this.#client) return;
         void this.#client.close();
         this.#client = undefined;
-        this.#over();
+        this.#used(false);
       });
     };
   };
@@ -65,12 +68,15 @@ export class Store<Events extends EventMap = EventMap, Shape = Record<string, un
 
   #open(): Client<Events, Shape> {
     const client = connect<Events, Shape>(this.#options);
+    this.#used(true);
+    // Opened again, it is not what it was.
+    if (this.#snapshot.status.is !== client.status.is) this.#change({ status: client.status });
     client.onStatus((status) => this.#change({ status }));
     client.onState(({ state }) => this.#change({ state }));
     client.on("*", async (event) => {
       const { state } = this.#snapshot;
-      if (state && this.#options.reduce) this.#change({ state: this.#options.reduce(state, event) });
-      await Promise.all([...this.#handlers].map((handler) => handler(event)));
+      if (state !== undefined && this.#options.reduce) this.#change({ state: this.#options.reduce(state, event) });
+      await Promise.all([...this.#handlers].map(async (handler) => handler(event)));
     });
     return client;
   }

@@ -1,15 +1,17 @@
 import { Attempt, End } from "./attempt.js";
 import type { Delivery, Word } from "./delivery.js";
 import type { Door } from "./door.js";
-import { patience, Source } from "./source.js";
+import { patience, Source, TIMER } from "./source.js";
 import type { EventMap, Options } from "./types.js";
 
 /** What tabs tell each other. Whose term is higher leads, so that one who has lost the lead and does not know it is not heard. */
 type Message = { term: number } & (
-  /** A tab has come, or has heard nothing for long. */
+  /** A tab wants to follow, or to hear that somebody leads. */
   | { kind: "join" }
-  /** Somebody wants a new attempt. */
-  | { kind: "wake"; reason: string }
+  /** The same, and somebody looks at it. */
+  | { kind: "check" }
+  /** A program wants a new attempt. */
+  | { kind: "wake" }
   /** This tab leads from now on, and its words go on from this cursor. */
   | { kind: "lead"; cursor: string | undefined }
   /** The words that follow go on from this cursor, which has seen whatever an earlier leader has told. */
@@ -41,8 +43,13 @@ export class Tabs {
   /** The term of the leader whose words count; its own when it leads. */
   #term = 0;
   #following = false;
+  /** Runs while it waits to join again. */
+  #later: ReturnType<typeof setTimeout> | 0 = 0;
+  #wait = 1_000;
   #status: (Word & { kind: "status" }) | undefined;
   readonly #due = new Set<string>();
+  /** As a leader: since when its program deals with a word. */
+  #busy = 0;
   /** As a leader: the cursor of the last word, if all before it has been told. */
   #told: string | undefined;
   /** Messages are dealt with one after the other. */
@@ -55,9 +62,11 @@ export class Tabs {
     this.#name = name;
     this.#channel = new BroadcastChannel(name);
     this.#channel.onmessage = ({ data }: MessageEvent<Message>) => {
-      this.#silent = 0;
+      const { kind, term } = data;
       if (this.#leading) this.#answer(data);
-      else this.#chain = this.#chain.then(() => this.#hear(data));
+      if (this.#leading || kind === "join" || kind === "check" || kind === "wake" || term < this.#term) return;
+      this.#silent = 0;
+      this.#chain = this.#chain.then(() => this.#hear(data)).catch(() => this.#joinLater());
     };
   }
 
@@ -67,11 +76,13 @@ export class Tabs {
     while (!this.#over) {
       this.#waiting = new AbortController();
       this.#following = false;
-      this.#post({ kind: "join" });
+      this.#join("join");
       const how = this.#silent > 2 ? { steal: true } : { signal: this.#waiting.signal };
       let led: Promise<void> | undefined;
-      // It ends with an error when the lock is stolen, or no longer waited for.
-      await navigator.locks.request(this.#name, how, () => (led = this.#lead())).catch(() => {});
+      // It ends with an error when the lock is stolen or no longer waited for; where it is refused, nothing hurries.
+      await navigator.locks
+        .request(this.#name, how, () => (led = this.#lead()))
+        .catch(() => !led && !this.#waiting.signal.aborted && new Promise((resolve) => setTimeout(resolve, 1_000)));
       this.#leading = false;
       this.#source?.stop();
       // What is heard from now on waits for what is still being told.
@@ -79,7 +90,9 @@ export class Tabs {
       this.#source = undefined;
     }
     clearInterval(watch);
+    clearTimeout(this.#later);
     this.#channel.close();
+    await this.#chain;
   }
 
   stop(): void {
@@ -90,14 +103,15 @@ export class Tabs {
   }
 
   wake(reason: string): void {
-    if (this.#source) this.#source.wake(reason);
-    // The leader hears of the network by itself.
-    else this.#post(reason === "refresh" ? { kind: "wake", reason } : { kind: "join" });
+    if (this.#source) return this.#source.wake(reason);
+    this.#join("join");
+    // Of the network the leader hears by itself.
+    if (reason === "refresh") this.#post({ kind: "wake" });
   }
 
   check(): void {
     if (this.#source) this.#source.check();
-    else this.#post({ kind: "join" });
+    else this.#join("check");
   }
 
   /** A leader that does not even answer has hung, and loses the lead. */
@@ -105,7 +119,21 @@ export class Tabs {
     if (this.#leading) return;
     this.#silent += 1;
     if (this.#silent > 2) this.#waiting.abort();
-    else if (this.#silent > 1 || !this.#following) this.#post({ kind: "join" });
+    else if (this.#silent > 1 || (!this.#following && !this.#later)) this.#join("join");
+  }
+
+  #join(kind: "join" | "check"): void {
+    clearTimeout(this.#later);
+    this.#later = 0;
+    this.#post({ kind });
+  }
+
+  /** Something has failed: it goes on from its own cursor, after a while that grows. */
+  #joinLater(wait = this.#wait * (1 + Math.random())): void {
+    this.#following = false;
+    this.#wait = Math.min(2 * this.#wait, 30_000);
+    clearTimeout(this.#later);
+    if (!this.#over && !this.#leading) this.#later = setTimeout(() => this.#join("join"), wait);
   }
 
   async #lead(): Promise<void> {
@@ -115,16 +143,31 @@ export class Tabs {
     await this.#chain;
     // It may have been robbed by now.
     if (this.#over || !this.#leading) return;
-    this.#term = Math.max(this.#term + 1, Date.now());
+    clearTimeout(this.#later);
     this.#due.clear();
-    this.#told = undefined;
-    const delivery = this.#delivery;
-    this.#post({ kind: "lead", cursor: delivery.synced && !delivery.ahead.size ? delivery.cursor : undefined });
-    this.#source = new Source(this.#options, this.#door, delivery, (word) => {
+    this.#begin();
+    this.#source = new Source(this.#options, this.#door, this.#delivery, async (word) => {
       this.#tell(word);
-      return delivery.take(word);
+      this.#busy = Date.now();
+      try {
+        await this.#delivery.take(word);
+      } catch (error) {
+        // It will be told again, which those who have dealt with it must not hear.
+        this.#begin();
+        throw error;
+      } finally {
+        this.#busy = 0;
+      }
     });
     await this.#source.run();
+  }
+
+  /** A new term, from its own cursor. */
+  #begin(): void {
+    const { synced, ahead, cursor } = this.#delivery;
+    this.#term = Math.max(this.#term + 1, Date.now() + Math.random());
+    this.#told = undefined;
+    this.#post({ kind: "lead", cursor: synced && !ahead.size ? cursor : undefined });
   }
 
   #tell(word: Word): void {
@@ -136,11 +179,12 @@ export class Tabs {
     else if (word.event.id) this.#told &&= word.cursor;
   }
 
-  /** As a leader. */
-  #answer(message: Message): void {
-    if (message.kind === "wake") this.#source?.wake(message.reason);
-    if (message.kind !== "join") return;
-    this.#source?.check();
+  /** As a leader; but not while its own program is stuck in an item, for then another should lead. */
+  #answer({ kind }: Message): void {
+    if (this.#busy && Date.now() > this.#busy + patience(this.#options)) return;
+    if (kind === "wake") this.#source?.wake("refresh");
+    if (kind !== "join" && kind !== "check") return;
+    if (kind === "check") this.#source?.check();
     this.#post({ kind: "status", status: this.#delivery.status });
     if (this.#told) this.#post({ kind: "at", cursor: this.#told });
   }
@@ -149,7 +193,7 @@ export class Tabs {
   async #hear(message: Message): Promise<void> {
     const { term, kind } = message;
     const delivery = this.#delivery;
-    if (kind === "join" || kind === "wake" || this.#leading || this.#over || term < this.#term) return;
+    if (kind === "join" || kind === "check" || kind === "wake" || this.#leading || this.#over || term < this.#term) return;
     if (term > this.#term) {
       this.#term = term;
       this.#due.clear();
@@ -162,7 +206,7 @@ export class Tabs {
       if (this.#following || message.status.is !== "live") await delivery.take(message);
       return;
     }
-    if (!this.#following && (kind === "at" || (kind === "cursor" && message.ready))) return this.#catchUp(message.cursor);
+    if (!this.#following && !this.#later && (kind === "at" || (kind === "cursor" && message.ready))) return this.#catchUp(message.cursor);
     if (!this.#following || kind === "at") return;
     if (kind === "state") this.#due.clear();
     if (!this.#due.size) return delivery.take(message);
@@ -199,13 +243,15 @@ export class Tabs {
       if (!delivery.cursor) await delivery.moveTo(leader);
       delivery.synced = true;
       this.#following = true;
+      this.#wait = 1_000;
       if (this.#status) await delivery.take(this.#status);
     } catch (error) {
-      if (attempt.signal.aborted && (this.#leading || this.#over)) return;
-      const { message, wait } = error instanceof End ? error : new End("network");
+      if (this.#leading || this.#over) return;
+      const { message, wait } = attempt.why ?? (error instanceof End ? error : new End("network"));
       const is = wait === Infinity ? "denied" : delivery.hasLived ? "stale" : "connecting";
       await delivery.take({ kind: "status", status: { is, reason: message, denied: delivery.status.denied } });
-      if (wait !== Infinity) setTimeout(() => this.#post({ kind: "join" }), wait ?? 1_000 + 1_000 * Math.random());
+      // What is denied is asked for again when somebody wants it.
+      this.#joinLater(wait === Infinity ? TIMER : wait);
     }
   }
 

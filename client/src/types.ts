@@ -61,7 +61,7 @@ export interface Options {
    * nothing relies on a cookie, and may renew that here.
    */
   token?: (wish: { fresh: boolean }) => string | undefined | void | Promise<string | undefined | void>;
-  /** The cursor of a page that the server rendered: the page is up to date and needs no state. */
+  /** The cursor of a page that the server rendered: the page is up to date, and needs no state to begin with. */
   since?: string;
   /** Where the cursor outlives the program; in memory unless given. */
   cursors?: CursorStore;

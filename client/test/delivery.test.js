@@ -96,7 +96,7 @@ test("what nobody has taken from an iterator when all ends is not counted as see
   other.over.abort();
   assert.equal((await begun).done, true);
   await taken;
-  assert.deepEqual([kept, other.kept, other.made.cursor], [["c1", "c2"], [], "c0"]);
+  assert.deepEqual([kept, other.kept, other.made.cursor], [["c1"], [], "c0"]);
 });
 
 test("an event whose cursor is not known comes once all the same", async () => {
@@ -108,4 +108,38 @@ test("an event whose cursor is not known comes once all the same", async () => {
   await made.take(said(1));
   await made.take(said(2));
   assert.deepEqual([heard, made.cursor], [[1, 2], "c2"]);
+});
+
+test("after the end nobody is given anything, and no cursor moves", async () => {
+  const { made, kept, over } = delivery();
+  const heard = [];
+  made.add("*", ({ data }) => {
+    heard.push(data);
+    if (data === 2) over.abort();
+  });
+  for (const n of [1, 2, 3]) await made.take(said(n));
+  assert.deepEqual([heard, kept], [[1, 2], ["c1", "c2"]]);
+});
+
+test("what cannot be kept comes again", async () => {
+  const heard = [];
+  const kept = [];
+  const store = {
+    get: () => undefined,
+    set: async (cursor) => {
+      if (heard.length === 3) throw new Error("rolled back");
+      kept.push(cursor);
+    },
+  };
+  const made = new Delivery(true, "c0", store, new AbortController().signal);
+  made.add("*", ({ data }) => heard.push(data));
+  await made.take(said(1));
+  // A page of sync: only its end has a cursor.
+  await made.take(said(2, ""));
+  await made.take(said(3, ""));
+  await assert.rejects(made.take({ kind: "cursor", cursor: "c3", ready: true }), { message: "cursors" });
+  assert.equal(made.cursor, "c1");
+  for (const n of [2, 3]) await made.take(said(n, ""));
+  await made.take({ kind: "cursor", cursor: "c3", ready: true });
+  assert.deepEqual([heard, kept, made.cursor], [[1, 2, 3, 2, 3], ["c1", "c3"], "c3"]);
 });
