@@ -11,6 +11,7 @@ use tokio::time::{Instant, sleep, timeout};
 
 use crate::support::client::{PATIENCE, Visit};
 use crate::support::gateway::Door;
+use crate::support::interface::Server;
 
 /// How often both are asked, and how long an answer may take on a machine that has much else to do.
 const PAUSE: Duration = Duration::from_millis(50);
@@ -72,7 +73,7 @@ async fn ask(door: Door, answers: Arc<Mutex<Answers>>) {
     loop {
         for path in ["/livez", "/readyz"] {
             let asked = Instant::now();
-            let visit = Visit::new(door.ops_address, "GET", path);
+            let visit = Visit::new(door.ops_address, "GET", path).of(Server::Operators);
             let answer = timeout(ANSWER, visit.try_send()).await;
             let taken = asked.elapsed();
             let mut answers = answers.lock().expect("nobody panics here");

@@ -8,6 +8,7 @@ use tokio::time::{sleep, timeout};
 
 use crate::readers::Doors;
 use crate::support::client::Visit;
+use crate::support::interface::Server;
 
 /// How often it is asked, and how long an answer may take before it counts as none.
 const PAUSE: Duration = Duration::from_millis(200);
@@ -59,7 +60,7 @@ async fn ask(doors: Doors, answers: Arc<Mutex<Answers>>) {
             doors.iter().flatten().copied().collect()
         };
         for door in open {
-            let visit = Visit::new(door.ops_address, "GET", "/readyz");
+            let visit = Visit::new(door.ops_address, "GET", "/readyz").of(Server::Operators);
             let answer = timeout(ANSWER, visit.try_send()).await;
             let mut answers = answers.lock().expect("nobody panics here");
             match answer {

@@ -18,6 +18,7 @@ use crate::support::backend::{cursor, publish, run};
 use crate::support::client::{PATIENCE, Visit};
 use crate::support::command::{self, Outcome, tidings};
 use crate::support::gateway::{Door, SECRET, token};
+use crate::support::interface::Server;
 use crate::support::postgres::{Database, empty_database, own_cluster};
 
 /// How soon all must be well again once a fault has healed.
@@ -55,7 +56,7 @@ impl Starting {
     async fn answers(&self, path: &str, status: u16) -> String {
         let deadline = Instant::now() + RECOVERY;
         loop {
-            let visit = Visit::new(self.door.ops_address, "GET", path);
+            let visit = Visit::new(self.door.ops_address, "GET", path).of(Server::Operators);
             match visit.try_send().await {
                 Ok(answer) if answer.status == status => return answer.body,
                 other => assert!(Instant::now() < deadline, "not {status}: {other:?}"),

@@ -86,8 +86,8 @@ fn read(whole: Vec<u8>) -> Piece {
         part if part.contains("tidings.beat") => "beat",
         part if part.contains("tidings.reset") => "reset",
         _ if std::str::from_utf8(rest).is_err() => "within a character",
+        part if part.contains("\nid: ") => "id",
         part if part.contains("data: ") => "data",
-        part if part.contains("id: ") => "id",
         _ => "beginning of a block",
     };
     place(place_of_cut, blocks)
