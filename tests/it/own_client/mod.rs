@@ -3,7 +3,11 @@
 
 mod agent;
 mod example;
+mod browser;
+mod judge;
 mod model;
 mod package;
 mod react;
+mod status;
+mod tabs;
 mod trouble;

@@ -18,7 +18,15 @@ use crate::support::postgres::{Database, OwnCluster, own_cluster};
 use crate::support::process::Process;
 
 /// How many topics count.
-pub(super) const TOPICS: usize = 4;
+const TOPICS: usize = 4;
+
+/// How many [`System::trouble`] knows.
+pub(super) const TROUBLES: u8 = 5;
+
+/// All topics that count.
+pub(super) fn topics() -> Vec<String> {
+    (1..=TOPICS).map(|n| format!("count:{n}")).collect()
+}
 
 /// How many days ago the log begins.
 const DAYS: i32 = 3_000;
@@ -141,6 +149,30 @@ impl System {
         }
     }
 
+    /// One of the things that happen to systems, which may take this long.
+    pub(super) async fn trouble(&mut self, number: u8, moment: Duration) {
+        match number {
+            0 => {
+                self.kill_gateway();
+                sleep(moment).await;
+                self.start_gateway();
+            }
+            1 => self.replace_gateway().await,
+            2 => self.end_sessions().await,
+            3 => self.crash_server(moment).await,
+            _ => self.trim().await,
+        }
+    }
+
+    /// Gateway and log go, and what comes after them knows nothing of what was published until now.
+    pub(super) async fn forget(&mut self, moment: Duration) {
+        self.kill_gateway();
+        sleep(moment).await;
+        self.trim().await;
+        self.trim().await;
+        self.start_gateway();
+    }
+
     pub(super) fn kill_gateway(&mut self) {
         self.gateway = None;
     }
@@ -153,7 +185,7 @@ impl System {
     }
 
     /// The gateway is asked to go, and another comes.
-    pub(super) async fn replace_gateway(&mut self) {
+    async fn replace_gateway(&mut self) {
         let gateway = self.gateway.take().expect("it runs");
         gateway.signal("TERM");
         gateway.ended().await;
@@ -161,20 +193,20 @@ impl System {
     }
 
     /// All sessions of the gateway are ended.
-    pub(super) async fn end_sessions(&self) {
+    async fn end_sessions(&self) {
         let client = self.database.connect().await;
         run(&client, "select pg_terminate_backend(pid) from pg_stat_activity where application_name like 'tidings/%'").await;
     }
 
     /// The server goes down as in a crash, and comes back.
-    pub(super) async fn crash_server(&mut self, away: Duration) {
+    async fn crash_server(&mut self, away: Duration) {
         block_in_place(|| self.server.cluster.stop(StopMode::Immediate)).expect("it stops");
         sleep(away).await;
         block_in_place(|| self.server.cluster.start_again()).expect("it starts");
     }
 
     /// All that was published so far is trimmed away, but for what is newest.
-    pub(super) async fn trim(&self) {
+    async fn trim(&self) {
         let client = self.database.connect().await;
         self.begin_day(&client, "(select day + 2 from app.today)")
             .await;
