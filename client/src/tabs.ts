@@ -78,10 +78,11 @@ export class Tabs {
       this.#following = false;
       this.#join("join");
       const how = this.#silent > 2 ? { steal: true } : { signal: this.#waiting.signal };
+      const stopped = new Promise((resolve) => this.#waiting.signal.addEventListener("abort", resolve));
       let led: Promise<void> | undefined;
       // It ends with an error when the lock is stolen or no longer waited for; where it is refused, nothing hurries.
       await navigator.locks
-        .request(this.#name, how, () => (led = this.#lead()))
+        .request(this.#name, how, () => Promise.race([(led = this.#lead()), stopped]))
         .catch(() => !led && !this.#waiting.signal.aborted && new Promise((resolve) => setTimeout(resolve, 1_000)));
       this.#leading = false;
       this.#source?.stop();
@@ -91,7 +92,6 @@ export class Tabs {
     }
     clearInterval(watch);
     clearTimeout(this.#later);
-    this.#channel.close();
     await this.#chain;
   }
 
@@ -100,6 +100,8 @@ export class Tabs {
     this.#attempt?.end(new End("closed"));
     this.#source?.stop();
     this.#waiting.abort();
+    // A page that is put away may neither hear anything nor hold the lock, even if a handler is not done.
+    this.#channel.close();
   }
 
   wake(reason: string): void {
