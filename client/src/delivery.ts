@@ -5,8 +5,8 @@ import type { CursorStore, EventMap, EventOf, Item, State, Status } from "./type
 export type Word =
   | { kind: "event"; event: EventOf<EventMap>; cursor?: string | undefined }
   | { kind: "state"; state: State; cursor: string }
-  /** Nothing is missing up to here: on a beat, and (`ready`) when a replay is over. */
-  | { kind: "cursor"; cursor: string; ready: boolean }
+  /** Nothing is missing up to here: on a beat, (`ready`) when a replay is over, and after a `page`, which holds all that was told before. */
+  | { kind: "cursor"; cursor: string; ready: boolean; page?: true }
   | { kind: "status"; status: Status };
 
 /** Takes words, and is done with one when its promise is. */
@@ -72,14 +72,17 @@ export class Delivery<Events extends EventMap, Shape> {
     }
     if (word.kind === "event") {
       const { id, type } = word.event;
-      if (id && this.ahead.has(id)) return this.moveTo(word.cursor);
+      if (id && this.ahead.has(id)) {
+        if (word.cursor) this.ahead.delete(id);
+        return this.moveTo(word.cursor);
+      }
       if (!(await this.#give([type, ANY, ALL], word.event))) return;
       if (id && !word.cursor) this.ahead.add(id);
     } else {
       if (word.kind === "state") {
         if (!(await this.#give([STATE, ALL], word.state))) return;
       }
-      if (word.kind === "state" || word.ready) this.ahead.clear();
+      if (word.kind === "state" || word.page) this.ahead.clear();
     }
     await this.moveTo(word.cursor);
     if (word.kind === "state") this.synced = true;

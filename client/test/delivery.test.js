@@ -143,3 +143,17 @@ test("what cannot be kept comes again", async () => {
   await made.take({ kind: "cursor", cursor: "c3", ready: true });
   assert.deepEqual([heard, kept, made.cursor], [[1, 2, 3, 2, 3], ["c1", "c3"], "c3"]);
 });
+
+test("what was handed over ahead of the cursor is not handed over again, however far behind a stream begins", async () => {
+  const { made } = delivery();
+  const heard = [];
+  made.add("said", ({ data }) => heard.push(data));
+  await made.take(said(2, ""));
+  await made.take({ kind: "cursor", cursor: "c1", ready: true });
+  await made.take(said(2));
+  assert.deepEqual([heard, made.cursor, made.ahead.size], [[2], "c2", 0]);
+  // A page has seen whatever was told before it.
+  await made.take(said(3, ""));
+  await made.take({ kind: "cursor", cursor: "c3", ready: false, page: true });
+  assert.equal(made.ahead.size, 0);
+});
