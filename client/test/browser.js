@@ -138,6 +138,7 @@ const commands = {
     await session.send("Page.setWebLifecycleState", { state: "active" });
   }),
   hang: to(({ page }, ms) => page.evaluate(`page.hang(${ms})`)),
+  pause: to(({ page }, ms) => page.evaluate(`page.pause(${ms})`)),
   giveTokens: to(({ page }, kind) => page.evaluate(`page.giveTokens("${kind}")`)),
   refresh: to(({ page }) => page.evaluate("page.model.client.refresh()")),
   // Somebody looks at it.

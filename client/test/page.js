@@ -3,7 +3,7 @@
 import { connect } from "../dist/index.js";
 import { Model, tokens } from "./model.js";
 
-const { secret, sub, lasts = 3, given = "good", without = [], topics, ...options } = JSON.parse(decodeURIComponent(location.hash.slice(1)));
+const { secret, sub, lasts = 3, given = "good", keeps, without = [], topics, ...options } = JSON.parse(decodeURIComponent(location.hash.slice(1)));
 
 // As in browsers that lack it.
 if (without.includes("locks")) delete Navigator.prototype.locks;
@@ -12,7 +12,19 @@ if (without.includes("BroadcastChannel")) delete globalThis.BroadcastChannel;
 const kinds = { good: tokens(secret, sub, topics, lasts), bad: async () => "not.a.token" };
 let token = kinds[given];
 
+// Where a cursor cannot be kept now and then.
+let sets = 0;
+const failing = {
+  get: () => undefined,
+  set: async () => {
+    if (++sets % 100 === 0) throw new Error("it could not be kept");
+  },
+};
+if (keeps === "badly") options.cursors = failing;
+
 const model = new Model(connect, { ...options, topics, token: (wish) => token(wish) });
+let hold = () => {};
+model.client.on("*", () => hold());
 
 /** Whether this tab holds the lock of those who share a stream. */
 async function leads() {
@@ -30,6 +42,15 @@ globalThis.page = {
   told: () => model.told(),
   /** From now on the program gets tokens that the gateway refuses, or good ones again. */
   giveTokens: (kind) => void (token = kinds[kind]),
+  /** The next event takes the program so many milliseconds; tells when it has begun. */
+  pause: (ms) =>
+    new Promise((begun) => {
+      hold = () => {
+        hold = () => {};
+        begun();
+        return new Promise((done) => setTimeout(done, ms));
+      };
+    }),
   /** Nothing else runs in this tab for so many milliseconds. */
   hang: (ms) => {
     const end = performance.now() + ms;

@@ -81,7 +81,7 @@ async fn a_leader_that_hangs_is_robbed() {
     let mut system = System::start(&["--heartbeat=1s", &pages.origin]).await;
     let Some(mut agent) = pages.open(
         system.address,
-        &json!({"tab-1": {}, "tab-2": {}, "tab-3": {}}),
+        &json!({"tab-1": {}, "tab-2": {}, "tab-3": {"keeps": "badly"}}),
     ) else {
         return;
     };
@@ -95,6 +95,33 @@ async fn a_leader_that_hangs_is_robbed() {
     judge.all_live(&mut agent, 3).await;
     system.until_streams(1.0).await;
     judge.settle(&mut agent, &mut system).await;
+    agent.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_tab_that_is_robbed_before_it_leads_holds_no_stream() {
+    let pages = Pages::new();
+    let mut system = System::start(&["--heartbeat=1s", &pages.origin]).await;
+    // No stream ends for its token, so that none that is too many is missed.
+    let tab = json!({"lasts": 3_600});
+    let Some(mut agent) = pages.open(system.address, &json!({"tab-1": tab})) else {
+        return;
+    };
+    let seed = setting("TIDINGS_TEST_SEED", 7);
+    let mut judge = Judge::new(seed);
+    system.publish(&mut Rng::with_seed(seed), Duration::from_millis(40));
+    for (count, next) in [(1, "tab-2"), (2, "tab-3")] {
+        judge.all_live(&mut agent, count).await;
+        let _: String = agent.ask(&format!("open {next} {tab}")).await;
+    }
+    judge.all_live(&mut agent, 3).await;
+    // The second has the lock when it can do nothing with it, and the third takes it away.
+    let _: String = agent.ask("pause tab-2 12000").await;
+    let _: String = agent.ask("close tab-1").await;
+    let _: String = agent.ask("hang tab-2 11000").await;
+    assert_eq!(agent.ask::<String>("leader").await, "tab-3");
+    judge.settle(&mut agent, &mut system).await;
+    system.until_streams(1.0).await;
     agent.end().await;
 }
 
