@@ -5,8 +5,8 @@ import type { CursorStore, EventMap, EventOf, Item, State, Status } from "./type
 export type Word =
   | { kind: "event"; event: EventOf<EventMap>; cursor?: string | undefined }
   | { kind: "state"; state: State; cursor: string }
-  /** Nothing is missing up to here: on a beat, (`ready`) when a replay is over, and after a `page`, which holds all that was told before. */
-  | { kind: "cursor"; cursor: string; ready: boolean; page?: true }
+  /** Nothing is missing up to here: on a beat, (`ready`) when a replay is over, and after the last `page` of a sync, which is later than all that was told before. */
+  | { kind: "cursor"; cursor: string; ready: boolean; page?: boolean }
   | { kind: "status"; status: Status };
 
 /** Takes words, and is done with one when its promise is. */

@@ -112,7 +112,7 @@ export class Source {
       if (!more && (state || reset)) {
         await this.#say({ kind: "state", state: { type: "tidings.state", state: page.state, reset }, cursor });
       } else {
-        await this.#say({ kind: "cursor", cursor, ready: !more, page: true });
+        await this.#say({ kind: "cursor", cursor, ready: !more, page: !more });
       }
       attempt.check();
     }

@@ -236,7 +236,7 @@ export class Tabs {
         for await (const { events, state, cursor, reset, more } of this.#door.pages(delivery.cursor, wanted, attempt)) {
           for (const event of events) await delivery.take({ kind: "event", event });
           if (!more && (wanted || reset)) await delivery.take({ kind: "state", state: { type: "tidings.state", state, reset }, cursor });
-          else await delivery.take({ kind: "cursor", cursor, ready: !more, page: true });
+          else await delivery.take({ kind: "cursor", cursor, ready: !more, page: !more });
         }
         // Of what the leader will bring, all that is not later than this snapshot.
         for (const id of await this.#after(leader, attempt)) this.#due.add(id);

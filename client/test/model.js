@@ -13,13 +13,18 @@ export class Model {
     this.wrong = [];
     this.seen = { events: 0, states: 0, resets: 0, opened: 0 };
     this.statuses = [];
+    /** What came last, for whoever wonders why something is wrong. */
+    this.lately = [];
     this.open();
   }
 
   open() {
     this.seen.opened += 1;
     this.client = this.connect(this.options);
-    this.client.onStatus(({ is, reason }) => this.statuses.push(`${is}: ${reason}`));
+    this.client.onStatus(({ is, reason }) => {
+      this.statuses.push(`${is}: ${reason}`);
+      this.note(`${is}: ${reason}`);
+    });
     const { feed } = this.options;
     if (feed === "iterator") this.iterate();
     else {
@@ -44,7 +49,12 @@ export class Model {
     }
   }
 
+  note(what) {
+    if (this.wrong.length < 5) this.lately = [...this.lately.slice(-60), `${new Date().toISOString()} ${what}, from ${this.client.cursor}`];
+  }
+
   take({ type, topic, data, state, reset, id }) {
+    this.note(state ? `state ${JSON.stringify(state)}` : `event ${id}, ${topic} ${data?.n}`);
     if (type === "tidings.state") {
       this.seen.states += 1;
       if (reset) this.seen.resets += 1;
@@ -70,7 +80,8 @@ export class Model {
 
   told() {
     const { name, counts, wrong, seen, client, statuses } = this;
-    return { name, counts, wrong, seen, status: client.status, statuses: statuses.splice(0) };
+    const lately = wrong.length ? this.lately : [];
+    return { name, counts, wrong, seen, lately, status: client.status, statuses: statuses.splice(0) };
   }
 }
 

@@ -13,7 +13,6 @@ globalThis.fetch = async (url, { signal, ...rest }) => {
   return { status, ok, headers, json: async () => JSON.parse(text) };
 };
 globalThis.Response = class Response {};
-globalThis.ReadableStream = undefined;
 globalThis.URLSearchParams = undefined;
 globalThis.AbortController = class {
   #real = new AbortController();

@@ -18,6 +18,9 @@ pub(super) struct Told {
     pub(super) name: String,
     pub(super) counts: BTreeMap<String, i64>,
     wrong: Vec<String>,
+    /// What came last, if something is wrong.
+    #[allow(dead_code, reason = "for whoever reads why a test has failed")]
+    lately: Vec<String>,
     pub(super) seen: Seen,
     pub(super) status: Status,
     pub(super) statuses: Vec<String>,
@@ -60,7 +63,7 @@ impl Judge {
     pub(super) async fn look(&mut self, agent: &mut Agent) -> Vec<Told> {
         let models: Vec<Told> = agent.ask("look").await;
         for told in &models {
-            assert!(told.wrong.is_empty(), "seed {}: {told:?}", self.seed);
+            assert!(told.wrong.is_empty(), "seed {}: {told:#?}", self.seed);
             let known = self.history.entry(told.name.clone()).or_default();
             for status in &told.statuses {
                 *known.entry(status.clone()).or_default() += 1;

@@ -2,8 +2,8 @@
 //! the events that it is handed is what the database says.
 
 mod agent;
-mod example;
 mod browser;
+mod example;
 mod judge;
 mod model;
 mod package;

@@ -20,7 +20,10 @@ async fn a_store_equals_the_database_whatever_happens() {
     let mut system = System::start(&["--heartbeat=1s", "--drain=1s"]).await;
     let url = format!("http://{}", system.address);
     let settings = json!({"url": url, "secret": SECRET, "topics": topics()});
-    let Some(mut agent) = Agent::start("agent.js", &settings) else {
+    let (Some(mut agent), Some(mut native)) = (
+        Agent::start("agent.js", &settings),
+        Agent::start("native.js", &settings),
+    ) else {
         return;
     };
     let mut judge = Judge::new(seed);
@@ -39,24 +42,35 @@ async fn a_store_equals_the_database_whatever_happens() {
         match next.checked_sub(TROUBLES) {
             None => system.trouble(next, moment).await,
             Some(0) => {
-                // The program sleeps, for longer than a stream may be silent, and its tokens expire.
-                agent.signal("STOP").await;
+                // Programs sleep, for longer than a stream may be silent, and their tokens expire.
+                for agent in [&agent, &native] {
+                    agent.signal("STOP").await;
+                }
                 sleep(moment * 3).await;
-                agent.signal("CONT").await;
+                for agent in [&agent, &native] {
+                    agent.signal("CONT").await;
+                }
             }
             Some(1) => {
-                // It has slept until no gateway and no log knows what it has missed.
-                agent.signal("STOP").await;
+                // They have slept until no gateway and no log knows what they have missed.
+                for agent in [&agent, &native] {
+                    agent.signal("STOP").await;
+                }
                 system.forget(moment).await;
-                agent.signal("CONT").await;
+                for agent in [&agent, &native] {
+                    agent.signal("CONT").await;
+                }
             }
             Some(_) => assert_eq!(agent.ask::<String>("restart").await, "restarted"),
         }
         sleep(Duration::from_millis(rng.u64(200..2_500))).await;
         judge.look(&mut agent).await;
+        judge.look(&mut native).await;
     }
 
-    for told in judge.settle(&mut agent, &mut system).await {
+    let mut models = judge.settle(&mut agent, &mut system).await;
+    models.extend(judge.settle(&mut native, &mut system).await);
+    for told in models {
         let Seen {
             events,
             states,
@@ -67,4 +81,5 @@ async fn a_store_equals_the_database_whatever_happens() {
         assert!(opened > 1 || told.name != "restarts", "{told:?}");
     }
     agent.end().await;
+    native.end().await;
 }
