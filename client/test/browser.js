@@ -1,7 +1,7 @@
 // Models in tabs of one Chromium, which shares nothing with any other. Answers each line on stdin with one on stdout.
 //
 // The pages come from http://localhost, so that the gateway is of another origin. A tab has a name, which it keeps when it is
-// closed and opened again; `leader` names the one that holds the stream.
+// closed and opened again; `leader` names the one that holds the stream, `leader:bare` that of those whose names begin so.
 
 import { readFile } from "node:fs/promises";
 import { createServer } from "node:http";
@@ -68,17 +68,18 @@ async function told({ past, page, asked }) {
 
 const opened = () => [...tabs.values()].filter(({ page }) => page);
 
-async function leader() {
+async function leader(prefix = "") {
   for (const [name, { page }] of tabs) {
     // A page that is on its way leads nobody.
-    if (await page?.evaluate("page.leads()").catch(() => false)) return name;
+    if (name.startsWith(prefix) && (await page?.evaluate("page.leads()").catch(() => false))) return name;
   }
 }
 
 /** The name and the tab that is meant; there may be no leader for a moment. */
 async function find(who) {
+  const [role, prefix] = who.split(":");
   let name = who;
-  while (name === "leader") name = (await leader()) ?? (await sleep(10, name));
+  while (role === "leader" && name === who) name = (await leader(prefix)) ?? (await sleep(10, who));
   return [name, tabs.get(name)];
 }
 
@@ -104,6 +105,9 @@ async function close(tab) {
 /** The processes of the browser that do not run. */
 let asleep = [];
 
+/** How often a page has come back as it was. */
+let kept = 0;
+
 const commands = {
   open: (name, own) => open(name, own && JSON.parse(own)),
   look: () => Promise.all(opened().map(told)),
@@ -120,16 +124,27 @@ const commands = {
     await page.reload();
     await ready(page);
   }),
-  // It goes elsewhere, and comes back to the page as it was.
-  leave: to(async ({ page }, ms) => {
+  // It goes elsewhere, and comes back: to the page as it was, unless a message was on its way to it when it was put away.
+  leave: to(async (tab, ms) => {
+    const { page, past } = tab;
+    const before = await told(tab);
     await page.evaluate("page.kept = true");
     await page.goto("about:blank");
     await sleep(+ms);
     await page.goBack({ waitUntil: "commit" });
     await ready(page);
+    if (await page.evaluate("page.kept")) {
+      kept += 1;
+      past.statuses.push(...before.statuses);
+      return;
+    }
+    tab.past = before;
     const [{ notRestoredReasons }] = await page.evaluate("performance.getEntriesByType('navigation')");
-    if (!(await page.evaluate("page.kept"))) throw new Error(`it was not kept: ${JSON.stringify(notRestoredReasons)}`);
+    const reasons = notRestoredReasons.reasons.map(({ reason }) => reason);
+    if (reasons.some((reason) => reason !== "broadcastchannel-message")) throw new Error(`it was not kept: ${reasons}`);
   }),
+  // How often a page was.
+  kept: () => kept,
   // No timer of it runs, as in tabs that nobody has looked at for long; only what comes still reaches it.
   freeze: to(async ({ page }, ms) => {
     const session = await context.newCDPSession(page);

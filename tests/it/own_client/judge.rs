@@ -112,11 +112,10 @@ impl Judge {
         let deadline = Instant::now() + SETTLING;
         loop {
             let models = self.look(agent).await;
-            // A model may follow some topics only.
+            // A model may follow some topics only, or know them from their next event on.
             let settled = |told: &Told| {
-                let known = told.counts.iter();
-                let equal = known.clone().all(|(topic, n)| counts[topic] == *n);
-                equal && known.len() > 0 && told.status.is == "live"
+                let mut known = told.counts.iter();
+                known.all(|(topic, n)| counts[topic] == *n) && told.status.is == "live"
             };
             if models.iter().all(settled) {
                 for Told { name, seen, .. } in &models {

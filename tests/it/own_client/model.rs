@@ -77,6 +77,7 @@ async fn a_store_equals_the_database_whatever_happens() {
             resets,
             opened,
         } = told.seen;
+        assert_eq!(told.counts.len(), topics().len(), "{told:?}");
         assert!(events > 100 && states > 0 && resets > 0, "{told:?}");
         assert!(opened > 1 || told.name != "restarts", "{told:?}");
     }

@@ -8,6 +8,8 @@ use tokio::time::sleep;
 use super::browser::Pages;
 use super::judge::{Judge, Told};
 use super::trouble::System;
+use crate::support::gateway::Gateway;
+use crate::support::postgres::database;
 
 /// How long a page is watched that should ask for nothing.
 const QUIET: Duration = Duration::from_secs(3);
@@ -46,8 +48,10 @@ async fn pages_tell_how_they_stand() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_page_with_bad_tokens_is_denied_and_asks_no_more() {
     let pages = Pages::new();
-    let system = System::start(&["--heartbeat=1s", &pages.origin]).await;
-    let Some(mut agent) = pages.open(system.address, &json!({"tab": {"given": "bad"}})) else {
+    let database = database();
+    let gateway = Gateway::start_with(&database, &[&pages.origin]).await;
+    let tabs = json!({"tab": {"given": "bad"}});
+    let Some(mut agent) = pages.open(gateway.address(), &tabs) else {
         return;
     };
     let mut judge = Judge::new(0);
@@ -68,11 +72,12 @@ async fn a_page_with_bad_tokens_is_denied_and_asks_no_more() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_page_keeps_the_wait_of_a_gateway_that_is_overloaded() {
     let pages = Pages::new();
+    let database = database();
     let flags = ["--heartbeat=1s", "--streams-per-user=1", &pages.origin];
-    let system = System::start(&flags).await;
+    let gateway = Gateway::start_with(&database, &flags).await;
     // The first does not come back of itself while the others try.
     let tab = json!({"share": false, "lasts": 3_600});
-    let Some(mut agent) = pages.open(system.address, &json!({"first": tab})) else {
+    let Some(mut agent) = pages.open(gateway.address(), &json!({"first": tab})) else {
         return;
     };
     let mut judge = Judge::new(0);
@@ -91,5 +96,20 @@ async fn a_page_keeps_the_wait_of_a_gateway_that_is_overloaded() {
     let _: String = agent.ask("close first").await;
     let _: String = agent.ask("refresh second").await;
     judge.all_live(&mut agent, 1).await;
+    agent.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_page_that_may_share_nothing_asks_by_itself() {
+    let pages = Pages::new();
+    let database = database();
+    let gateway = Gateway::start_with(&database, &[&pages.origin]).await;
+    let tabs = json!({"alone": {"path": "/sandboxed"}});
+    let Some(mut agent) = pages.open(gateway.address(), &tabs) else {
+        return;
+    };
+    // A page in a sandbox has no origin, and no gateway lets it in.
+    let alone = |models: &[Told]| models[0].status.reason == "network" && models[0].asked > 0;
+    Judge::new(0).until(&mut agent, alone).await;
     agent.end().await;
 }
