@@ -78,7 +78,9 @@ async fn a_store_equals_the_database_whatever_happens() {
             opened,
         } = told.seen;
         assert_eq!(told.counts.len(), topics().len(), "{told:?}");
-        assert!(events > 100 && states > 0 && resets > 0, "{told:?}");
+        assert!(states > 0 && resets > 0, "{told:?}");
+        // One that polls every five seconds may be told more by states than by events.
+        assert!(events > 100 || told.name == "native", "{told:?}");
         assert!(opened > 1 || told.name != "restarts", "{told:?}");
     }
     agent.end().await;
