@@ -93,13 +93,19 @@ impl System {
 
     /// Another day begins in the log, with a number of each topic.
     async fn begin_day(&self, client: &Client, day: &str) {
-        let begin = format!(
-            "select tidings.add_partition({day}); update app.today set day = {day};
-             select app.count(topic) from app.counter order by topic"
-        );
-        // Whoever publishes may be in the way for a moment.
-        while client.batch_execute(&begin).await.is_err() {
-            sleep(Duration::from_millis(10)).await;
+        // A partition must be there before anything is written to it, as it is in life, where it is made days ahead: sessions
+        // hear of it a moment after the transaction that attaches it is visible, and would miss rows of that one.
+        for statements in [
+            format!("select tidings.add_partition({day})"),
+            format!(
+                "update app.today set day = {day};
+                 select app.count(topic) from app.counter order by topic"
+            ),
+        ] {
+            // Whoever publishes may be in the way for a moment.
+            while client.batch_execute(&statements).await.is_err() {
+                sleep(Duration::from_millis(10)).await;
+            }
         }
     }
 
