@@ -34,7 +34,7 @@ $$;
 -- CREATE … LIKE and ATTACH lock the table itself only against other maintenance, while
 -- CREATE … PARTITION OF would wait for every open publisher, and all others behind it.
 -- Events of that day which wait in the default partition are moved, with their ids and xids. Until that is done, readers
--- wait, and writers when the day is today, so that no more is moved than takes about 20 ms: a day that has more stays in
+-- and writers wait, so that no more is moved than takes about 20 ms: a day that has more stays in
 -- the default, where it is read and trimmed as well as elsewhere.
 create function tidings.add_partition(day date) returns boolean
 language plpgsql security definer
@@ -67,10 +67,20 @@ begin
         'create table tidings.%I (like tidings.event including defaults including indexes including storage)',
         leaf
     );
+    -- Whoever plans a query reads which partitions there are before it locks them, and takes its snapshot after that. Beside
+    -- this transaction it would wait for the default and then see the move, but not the leaf. So whoever begins has to wait
+    -- before it reads that.
+    if waiting.events > 0 then
+        lock table only tidings.event in access exclusive mode;
+    end if;
     -- ATTACH takes this lock in any case. Taking it first means that nobody can
     -- put in another event of that day between the move and the attachment.
     lock table tidings.event_default in access exclusive mode;
     if exists (select from tidings.event_default d where d.created_at >= starts and d.created_at < ends) then
+        if waiting.events = 0 then
+            raise exception 'tidings: the first event of % has just come', day
+                using errcode = '55P03', hint = 'Try again: it will be moved.';
+        end if;
         execute format(
             'insert into tidings.%I (id, xid, created_at, topic, type, data, bytes)
              select id, xid, created_at, topic, type, data, bytes from tidings.event_default where created_at >= %L and created_at < %L',

@@ -54,11 +54,12 @@ export class Source {
       // Whatever is still open is closed.
       attempt.end(end);
       if (this.#over) return;
+      // With a new token, or with the next poll, it goes on as it was.
+      const goesOn = /^(renewal|poll)$/.test(end.message);
+      this.#asked = !goesOn && end.wait !== Infinity && (!!end.wait || end.message === "overload");
       // At least what the gateway has asked for, and with full jitter ever longer.
-      this.#asked = end.wait !== Infinity && (!!end.wait || end.message === "overload");
       const wait = end.wait ?? this.#retry + Math.random() * Math.min(LONGEST, this.#retry * (2 ** this.#failures++ - 1));
-      // With a new token it goes on as it was.
-      if (end.message !== "renewal") await this.#tell(wait === Infinity ? "denied" : this.#delivery.hasLived ? "stale" : "connecting", end.message);
+      if (!goesOn) await this.#tell(wait === Infinity ? "denied" : this.#delivery.hasLived ? "stale" : "connecting", end.message);
       await this.#pause(wait);
     }
   }
@@ -88,11 +89,8 @@ export class Source {
       if (!this.#delivery.synced) await this.#sync(attempt);
       return this.#stream(attempt);
     }
-    for (;;) {
-      await this.#tell("live", "poll", await this.#sync(attempt));
-      await this.#pause(poll ?? 5_000);
-      attempt.check();
-    }
+    await this.#tell("live", "poll", await this.#sync(attempt));
+    return new End("poll", poll ?? 5_000);
   }
 
   /** What was missed, and the state unless it is known; returns which topics are denied. */

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use tidings::postgres::partitions::{Maintenance, maintain};
 use tokio_postgres::Client;
 
-use crate::sql::{hinted, refusal, run, text};
+use crate::sql::{hinted, refusal, run, text, until_blocked};
 use crate::support::postgres::{Database, database, own_cluster};
 
 const WEEK: Duration = Duration::from_secs(7 * 24 * 60 * 60);
@@ -105,6 +105,26 @@ async fn a_day_that_waits_in_the_default_is_moved_as_it_is() {
         text(&client, "select count(*) from tidings.event_default").await,
         "0"
     );
+}
+
+#[tokio::test]
+async fn who_begins_to_read_beside_a_move_misses_nothing() {
+    let database = database();
+    let (client, reader, watcher) =
+        tokio::join!(database.connect(), database.connect(), database.connect());
+    for days in [3, 0] {
+        publish_days_ago(&client, days).await;
+    }
+    let before = text(&client, LOG).await;
+    let pid = text(&reader, "pg_backend_pid()").await;
+    run(&client, "begin").await;
+    assert!(add_day(&client, 3).await);
+    // It has not planned this before, and so finds out now which partitions there are.
+    let (read, ()) = tokio::join!(text(&reader, LOG), async {
+        until_blocked(&watcher, &pid).await;
+        run(&client, "commit").await;
+    });
+    assert_eq!(read, before);
 }
 
 #[tokio::test]

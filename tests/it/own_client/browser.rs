@@ -75,7 +75,7 @@ fn happening(number: u8, rng: &mut Rng) -> String {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_store_equals_the_database_in_tabs_too() {
-    let seconds = setting("TIDINGS_TEST_CLIENT_S", 30);
+    let seconds = setting("TIDINGS_TEST_CLIENT_S", 60);
     let seed = setting("TIDINGS_TEST_SEED", 7);
     let mut rng = Rng::with_seed(seed);
     let pages = Pages::new();
