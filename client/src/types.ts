@@ -67,7 +67,7 @@ export interface Options {
   cursors?: CursorStore;
   /** `false`: there are no state functions, and without a cursor events count from now on. */
   state?: boolean;
-  /** One stream for all tabs of the origin that share this name; `false`: one for each. By default, tabs with the same URL, topics and user. */
+  /** One stream for all tabs of the origin that share this name; `false`: one for each. By default, tabs with the same URL, topics, `state` and user, if the token says whose it is. */
   share?: string | false;
   /** Asks every so many milliseconds instead of holding a stream; the default (5,000) where `fetch` cannot stream. */
   poll?: number;
